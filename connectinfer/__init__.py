@@ -1,0 +1,104 @@
+"""Which connectivity do these recordings require, and how sure can we be?
+
+Every name below is loaded on first use, so that `import connectinfer` costs
+milliseconds and loads no JAX.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from connectinfer.data.connectome import connectome
+    from connectinfer.data.objects import as_recording
+    from connectinfer.data.reading import open_connectome, open_recording
+    from connectinfer.data.recording import check_recording, recording
+    from connectinfer.diagnostics.checks import Diagnosis, diagnose
+    from connectinfer.dynamics.low_rank import LowRankRNN
+    from connectinfer.dynamics.phase_portrait import phase_portrait
+    from connectinfer.dynamics.simulate import simulate
+    from connectinfer.inference.fit import fit
+    from connectinfer.inference.nuts import sample_nuts
+    from connectinfer.inference.svi import fit_svi
+    from connectinfer.synthesis.connectivity import sample_connectivity
+    from connectinfer.zoo import list_models, load_model
+
+    __version__: str
+
+__all__ = [
+    "Diagnosis",
+    "LowRankRNN",
+    "__version__",
+    "as_recording",
+    "check_recording",
+    "connectome",
+    "diagnose",
+    "fit",
+    "fit_svi",
+    "list_models",
+    "load_model",
+    "open_connectome",
+    "open_recording",
+    "phase_portrait",
+    "recording",
+    "sample_connectivity",
+    "sample_nuts",
+    "simulate",
+]
+
+_HOME = {
+    "Diagnosis": "diagnostics.checks",
+    "LowRankRNN": "dynamics.low_rank",
+    "as_recording": "data.objects",
+    "check_recording": "data.recording",
+    "connectome": "data.connectome",
+    "diagnose": "diagnostics.checks",
+    "fit": "inference.fit",
+    "fit_svi": "inference.svi",
+    "list_models": "zoo",
+    "load_model": "zoo",
+    "open_connectome": "data.reading",
+    "open_recording": "data.reading",
+    "phase_portrait": "dynamics.phase_portrait",
+    "recording": "data.recording",
+    "sample_connectivity": "synthesis.connectivity",
+    "sample_nuts": "inference.nuts",
+    "simulate": "dynamics.simulate",
+}
+
+
+def __getattr__(name: str):
+    from importlib import import_module
+
+    if name == "__version__":
+        value = _version()
+    elif name in _HOME:
+        value = getattr(import_module(f"connectinfer.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(_unknown(name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+    from pathlib import Path
+
+    try:
+        return version("connectinfer")
+    except PackageNotFoundError:
+        # A checkout on the path that was never installed: its own pyproject.toml knows.
+        import tomllib
+
+        project = Path(__file__).parents[1] / "pyproject.toml"
+        return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
+
+
+def _unknown(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, __all__, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"module 'connectinfer' has no attribute {name!r}.{hint}"

@@ -1,0 +1,360 @@
+"""The command line: demo, models, fit, diagnose, simulate, doctor.
+
+Exit codes: 0 ran and nothing failed, 3 ran but diagnostics failed, 1 user error
+(130 when interrupted with nothing more to keep). JAX and xarray are imported inside the commands, after
+their first line, so that help and the list of models come at once.
+"""
+
+import ast
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.markup import escape
+from rich.table import Table
+from typer.core import TyperGroup
+
+import connectinfer
+from connectinfer.zoo import list_models, load_model
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_LIBRARIES = ("jax", "jaxlib", "numpyro", "diffrax", "equinox", "optax", "optimistix", "flowjax", "arviz", "xarray")
+
+
+class Precision(StrEnum):
+    """Floating-point numbers that JAX computes with."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
+class _Commands(TyperGroup):
+    """Without a command shows the help; what is mistyped leaves with 1 like any user error, not with click's 2."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        try:
+            return super().main((sys.argv[1:] if args is None else list(args)) or ["--help"], *rest, **options)
+        except SystemExit as stop:
+            raise SystemExit(1 if stop.code == 2 else stop.code) from None
+
+
+def _show_version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"connectinfer {connectinfer.__version__}")
+        raise typer.Exit
+    return asked
+
+
+app = typer.Typer(
+    cls=_Commands,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(help="Precision of all numbers; otherwise JAX's own setting, float32 unless JAX_ENABLE_X64 is set."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite output that exists.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Fit models of neural circuits to recordings and judge the fits."""
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the fit and the pictures.")] = Path("connectinfer_demo"),
+    seed: SeedOption = 0,
+    precision: PrecisionOption = None,
+    force: ForceOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Simulate a recording of a known network, fit it, and show recovered beside true."""
+    with _clear_errors(debug):
+        _say(f"demo, seed {seed}, into {output}")
+        if output.is_dir() and any(output.iterdir()) and not force:
+            raise FileExistsError(f"The folder {output} is not empty; name another with --output, or give --force.")
+        output.mkdir(parents=True, exist_ok=True)
+        _start_jax(precision)
+        from connectinfer.demo import run_demo
+
+        raise typer.Exit(run_demo(output, seed=seed))
+
+
+@app.command()
+def models(debug: DebugOption = False) -> None:
+    """List the models that `fit` and `simulate` know."""
+    with _clear_errors(debug):
+        table = Table("name", "what it is", "system", "engine", "minutes")
+        for column in table.columns[::3]:
+            column.no_wrap = True
+        for card in list_models():
+            table.add_row(card.name, card.title, card.system, card.engine, f"{card.minutes:g}")
+        _console().print(table)
+
+
+@app.command()
+def fit(
+    file: Annotated[Path, typer.Argument(help="Recording: .nc, .zarr, .npz, .mat or .csv.")],
+    model: Annotated[str, typer.Option(help="Name from `connectinfer models`, or the path of a model file.")],
+    output: Annotated[Path, typer.Option(help="netCDF file for the result.")] = Path("fit.nc"),
+    rank: Annotated[int | None, typer.Option(help="Rank of a low-rank model; short for --option rank=...")] = None,
+    engine: Annotated[str | None, typer.Option(help="Inference engine; otherwise the model's own.")] = None,
+    seed: SeedOption = 0,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="Where the file keeps something, as in counts=trials.spiketrains."),
+    ] = None,
+    value: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=VALUE", help="What the file does not say, as in bin_width=0.01 (seconds)."),
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the model or engine, as in steps=5000.")
+    ] = None,
+    precision: PrecisionOption = None,
+    force: ForceOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Fit a model to a recording, write the result and judge it.
+
+    Ctrl-C ends the sampling; what there is by then is written and judged.
+    """
+    with _clear_errors(debug):
+        _say(f"fit of {model} to {file}, seed {seed}")
+        _check_output(output, force)
+        fields = _pairs("--field", field or [])
+        values = _literals(_pairs("--value", value or []))
+        options = _literals(_pairs("--option", [*(option or []), *([] if rank is None else [f"rank={rank}"])]))
+        _start_jax(precision)
+        from connectinfer.data.reading import open_recording
+        from connectinfer.inference.fit import fit as fit_model
+
+        recording = open_recording(file, fields=fields or None, **values)
+        _describe(recording)
+        result = fit_model(load_model(model), recording, engine=engine, seed=seed, **options)
+        _write(result, output)
+        partial = result.attrs.get("status") == "interrupted"
+        _say(f"{'interrupted; wrote what there was' if partial else 'wrote the result'} to {output}")
+        _judge(result)
+
+
+@app.command()
+def diagnose(
+    file: Annotated[Path, typer.Argument(help="Result that `fit` wrote.")],
+    debug: DebugOption = False,
+) -> None:
+    """Judge a result: one verdict per concern, and what to do about it."""
+    with _clear_errors(debug):
+        _say(f"diagnosis of {file}")
+        if not file.is_file():
+            raise FileNotFoundError(f"No result at {file}; `connectinfer fit` writes one.")
+        _start_jax(None)
+        _judge(_open_result(file))
+
+
+@app.command()
+def simulate(
+    model: Annotated[str, typer.Argument(help="Name from `connectinfer models`, or the path of a model file.")],
+    output: Annotated[Path, typer.Option(help="netCDF file for the recording.")] = Path("recording.nc"),
+    seed: SeedOption = 0,
+    force: ForceOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Draw the example recording of a model, to try `fit` on."""
+    with _clear_errors(debug):
+        _say(f"recording drawn from {model}, seed {seed}")
+        _check_output(output, force)
+        _start_jax(None)
+        module = load_model(model)
+        if not hasattr(module, "example"):
+            raise ValueError(f"{model} has no `example(key)` to draw a recording with; add one to the model file.")
+        import jax
+
+        recording = module.example(jax.random.key(seed))
+        _describe(recording)
+        _write(recording, output)
+        _say(f"wrote the recording to {output}")
+
+
+@app.command()
+def doctor(debug: DebugOption = False) -> None:
+    """Report versions, devices, precision, cores and the compile cache."""
+    with _clear_errors(debug):
+        _say("doctor")
+        _start_jax(None)
+        import jax
+
+        table = Table("what", "value", show_header=False)
+        table.add_row("connectinfer", f"{connectinfer.__version__} in {Path(__file__).parent}")
+        table.add_row("python", f"{platform.python_version()} on {platform.platform()}, {sys.executable}")
+        for library in _LIBRARIES:
+            table.add_row(library, _installed(library))
+        table.add_row("devices", ", ".join(f"{device} ({device.device_kind})" for device in jax.devices()))
+        table.add_row("cores", str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()))
+        table.add_row("precision", "float64" if jax.config.jax_enable_x64 else "float32 (--precision float64)")
+        table.add_row("compile cache", _cache_state(Path(jax.config.jax_compilation_cache_dir)))
+        table.add_row("models", f"{len(list_models())} in the zoo")
+        _console().print(table, highlight=False)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    return Console(stderr=stderr)
+
+
+def _say(text: str) -> None:
+    """What happens goes to standard error, what was found to standard output."""
+    _console(stderr=True).print(f"[bold]connectinfer[/bold] {escape(text)}", highlight=False)
+
+
+@contextmanager
+def _clear_errors(debug: bool) -> Iterator[None]:
+    """Errors that connectinfer words for its users become one message and exit code 1; defects keep their traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say("interrupted; files reported as written are complete, nothing else was kept")
+        raise typer.Exit(130) from None
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if debug or not _is_for_users(error):
+            raise
+        _console(stderr=True).print(
+            f"[bold red]Error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
+        raise typer.Exit(1) from None
+
+
+def _is_for_users(error: Exception) -> bool:
+    """A missing file or package speaks for itself; other errors do where connectinfer or a model file raised them."""
+    if isinstance(error, OSError | ImportError):
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").startswith("connectinfer")
+
+
+def _start_jax(precision: Precision | None) -> None:
+    import jax
+
+    # Otherwise errors from inside JAX look as if connectinfer had raised them.
+    jax.config.update("jax_traceback_filtering", "off")
+    if precision is not None:
+        jax.config.update("jax_enable_x64", precision is Precision.float64)
+    # JAX_COMPILATION_CACHE_DIR moves it.
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "connectinfer" / "jax"))
+    # A fit compiles some 600 small programs besides the large one; JAX keeps none that takes under a second.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def _cache_state(folder: Path) -> str:
+    sizes = [file.stat().st_size for file in folder.glob("*") if file.is_file()]
+    return (
+        f"{folder}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB "
+        "(JAX_COMPILATION_CACHE_DIR moves it, JAX_ENABLE_COMPILATION_CACHE=0 turns it off, deleting it is safe)"
+    )
+
+
+def _installed(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _check_output(output: Path, force: bool) -> None:
+    if output.suffix != ".nc":
+        raise ValueError(f"The output is a netCDF file; its name must end in .nc, got {str(output)!r}.")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"The folder {output.parent} of the output does not exist; create it first.")
+    if output.exists() and not force:
+        raise FileExistsError(f"{output} exists; name another file with --output, or give --force to overwrite it.")
+
+
+def _write(data: "xr.Dataset | xr.DataTree", output: Path) -> None:
+    # Renamed when complete: a crash in between leaves no half file, and with --force the old one.
+    part = output.with_name(f"{output.name}.part")
+    data.to_netcdf(part, engine="h5netcdf")
+    part.replace(output)
+
+
+def _open_result(file: Path) -> "xr.DataTree":
+    import xarray as xr
+
+    try:
+        result = xr.load_datatree(file, engine="h5netcdf")
+    except OSError as error:
+        raise ValueError(f"{file} is no netCDF file, or a damaged one: {error}") from error
+    if "posterior" not in result.children:
+        held = ", ".join([*result.children, *map(str, result.data_vars)]) or "nothing"
+        raise ValueError(
+            f"{file} is no result: it has no group `posterior`, but {held}. `connectinfer fit` writes one."
+        )
+    return result
+
+
+def _pairs(name: str, texts: list[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise ValueError(f"{name} takes key=value; got {text!r}.")
+        if key in pairs:
+            raise ValueError(f"{key!r} is given twice, as {pairs[key]!r} and as {value!r}; keep one.")
+        pairs[key] = value
+    return pairs
+
+
+def _literals(pairs: dict[str, str]) -> dict[str, Any]:
+    """Numbers, True, False, None and literal lists as Python reads them; anything else stays text."""
+    literals: dict[str, Any] = {}
+    for key, text in pairs.items():
+        try:
+            literals[key] = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text, text))
+        except (ValueError, SyntaxError):
+            literals[key] = text
+    return literals
+
+
+def _describe(recording: "xr.Dataset") -> None:
+    from connectinfer.data.recording import observed_kind
+
+    sizes = recording.sizes
+    shape = f"{sizes['trial']} trials x {sizes['time']} bins x {sizes['unit']} units"
+    _say(f"{observed_kind(recording)} of {shape}, bins of {recording.attrs['bin_width']:g} s")
+    for key in ("read", "left_out"):
+        if text := recording.attrs.get(key):
+            _say(f"{key.replace('_', ' ')}: {text}")
+
+
+def _judge(result: "xr.DataTree") -> None:
+    from connectinfer.diagnostics.checks import diagnose as judge
+
+    diagnosis = judge(result)
+    console, text = _console(), diagnosis.to_markdown()
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        typer.echo(text)
+    if not diagnosis.passed:
+        raise typer.Exit(3)

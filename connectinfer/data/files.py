@@ -1,0 +1,79 @@
+"""Which reader opens which file: the suffix decides."""
+
+import logging
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from connectinfer._typing import FilePath
+from connectinfer.data.field_tree import FieldTree, Leaf
+from connectinfer.data.hdf5 import read_hdf5
+from connectinfer.data.labelled import read_labelled
+from connectinfer.data.matlab import read_matlab
+from connectinfer.data.numpy_archive import read_numpy
+from connectinfer.data.tables import read_table
+
+LABELLED = (".nc", ".zarr")
+READERS: dict[str, Callable[[FilePath], Mapping[str, Any]]] = {
+    ".mat": read_matlab,
+    ".npz": read_numpy,
+    ".npy": read_numpy,
+    ".csv": read_table,
+    ".tsv": read_table,
+    ".txt": read_table,
+    ".parquet": read_table,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+}
+
+
+def find_file(path: FilePath) -> tuple[Path, str]:
+    """The path and its suffix in lower case, without a trailing `.gz`.
+
+    Raises:
+        FileNotFoundError: if there is no such file; names a similar one beside it.
+        ValueError: for a suffix that no reader knows.
+    """
+    file = Path(path)
+    if not file.exists():
+        beside = [each.name for each in file.parent.iterdir()] if file.parent.is_dir() else []
+        near = get_close_matches(file.name, beside, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise FileNotFoundError(f"there is no file {file}.{hint}")
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    zipped = suffixes[-1:] == [".gz"]
+    suffix = (suffixes[:-1] if zipped else suffixes)[-1:] or [""]
+    known = [*READERS, *LABELLED]
+    if suffix[0] not in known or (zipped and READERS.get(suffix[0]) is not read_table):
+        near = get_close_matches(suffix[0], known, 1, 0.5)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(
+            f"no reader for {file.name}.{hint} Readers exist for {', '.join(known)}, and .csv.gz, .tsv.gz, .txt.gz. "
+            "What is in memory goes to `as_recording` or `connectome` directly."
+        )
+    return file, suffix[0]
+
+
+def read_tree(path: FilePath) -> FieldTree:
+    """The fields of a file of any format that has a reader."""
+    file, suffix = find_file(path)
+    if suffix in LABELLED:
+        return FieldTree(_variables(read_labelled(file)))
+    return FieldTree(READERS[suffix](file))
+
+
+def note_source(dataset: xr.Dataset, path: Path, read: str, left_out: str) -> xr.Dataset:
+    """`dataset` with attrs that say which file it came from, what was read and what was left out; also logged."""
+    # The logger is shared by the package, so that one level switches all of its reports.
+    logging.getLogger("connectinfer").info("%s: read %s; left out: %s", path.name, read, left_out or "nothing")
+    return dataset.assign_attrs(source=path.name, read=read, left_out=left_out)
+
+
+def _variables(dataset: xr.Dataset) -> dict[str, Leaf]:
+    return {
+        str(name): Leaf(each.shape, str(each.dtype), lambda each=each: each.values)
+        for name, each in dataset.variables.items()
+    }

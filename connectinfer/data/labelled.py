@@ -1,0 +1,49 @@
+"""netCDF (`.nc`, through h5netcdf) and Zarr (`.zarr`): labelled data written and read without loss."""
+
+from pathlib import Path
+
+import xarray as xr
+
+from connectinfer._typing import FilePath
+
+
+def read_labelled(path: FilePath) -> xr.Dataset:
+    """The Dataset in a netCDF file or Zarr folder, in memory.
+
+    Raises:
+        ValueError: if it is damaged or of another format.
+    """
+    file = Path(path)
+    try:
+        if file.suffix.lower() == ".zarr":
+            # Zarr 3 has no consolidated metadata; asking for them warns.
+            return xr.load_dataset(file, engine="zarr", consolidated=False)
+        return xr.load_dataset(file, engine="h5netcdf")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        kind = "Zarr" if file.suffix.lower() == ".zarr" else "netCDF 4"
+        raise ValueError(
+            f"{file.name} cannot be read as {kind} ({type(error).__name__}: {error}). "
+            "It is damaged or of another format."
+        ) from error
+
+
+def save(data: xr.Dataset | xr.DataTree, path: FilePath, *, overwrite: bool = False) -> None:
+    """Write to netCDF (`.nc`) or Zarr (`.zarr`).
+
+    Raises:
+        FileExistsError: if the path exists and `overwrite` is False.
+        ValueError: for another suffix.
+    """
+    file = Path(path)
+    suffix = file.suffix.lower()
+    if suffix not in (".nc", ".zarr"):
+        raise ValueError(f"labelled data is written as .nc or .zarr; got {file.name}.")
+    if file.exists() and not overwrite:
+        raise FileExistsError(f"{file.name} exists. Choose another name, or pass `overwrite=True` to replace it.")
+    if suffix == ".zarr":
+        data.to_zarr(file, mode="w", consolidated=False)
+    else:
+        # Written beside and moved, so that an interruption leaves no half-written file under the name.
+        part = file.with_name(file.name + ".part")
+        data.to_netcdf(part, mode="w", engine="h5netcdf")
+        part.replace(file)

@@ -1,0 +1,56 @@
+"""NPZ and NPY files. Pickled objects are refused: loading them would run code from the file."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from connectinfer._typing import FilePath
+from connectinfer.data.field_tree import Leaf
+
+
+def read_numpy(path: FilePath) -> dict[str, Any]:
+    """The arrays of an NPZ by name, read when asked for; the array of an NPY under the file's stem.
+
+    Raises:
+        ValueError: if the file is damaged, or an array holds pickled objects.
+    """
+    file = Path(path)
+    try:
+        if file.suffix.lower() == ".npy":
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+            return {file.stem: Leaf(array.shape, str(array.dtype), lambda: np.array(array))}
+        with zipfile.ZipFile(file) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+            return {name: _leaf(file, archive, name) for name in names}
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+        raise _explained(file, error) from error
+
+
+def _leaf(file: Path, archive: zipfile.ZipFile, name: str) -> Leaf:
+    with archive.open(f"{name}.npy") as stream:
+        major, _ = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(stream)
+    return Leaf(shape, str(dtype), lambda: _load(file, name))
+
+
+def _load(file: Path, name: str) -> np.ndarray:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return archive[name]
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+        raise _explained(file, error, name) from error
+
+
+def _explained(file: Path, error: Exception, name: str = "") -> ValueError:
+    of = f"array {name!r} of " if name else ""
+    if "pickle" in str(error).lower() or "object array" in str(error).lower():
+        return ValueError(
+            f"{of}{file.name} holds pickled Python objects, which are refused because loading them runs code. "
+            "Save plain arrays: pad ragged trials and save a mask, or save one array per trial."
+        )
+    return ValueError(
+        f"{of}{file.name} cannot be read as NumPy's {file.suffix[1:]} ({error}). It is damaged or of another format."
+    )

@@ -1,0 +1,154 @@
+"""The door for files: `open_recording` and `open_connectome`; the suffix of the file decides how it is read."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from connectinfer._typing import FilePath
+from connectinfer.data.assembly import RECORDING_FIELDS, assemble_recording
+from connectinfer.data.connectome import check_connectome, connectome, from_dense
+from connectinfer.data.field_tree import FieldTree, select
+from connectinfer.data.files import LABELLED, find_file, note_source, read_tree
+from connectinfer.data.labelled import read_labelled
+from connectinfer.data.matlab import exact_integers
+from connectinfer.data.recording import KINDS, check_layout, observed_kind
+
+NEURON_FIELDS = ("population", "cell_type", "sign", "x", "y", "z", "axon_observed", "dendrite_observed")
+
+RECORDING_EXAMPLE = """Say which field holds what, for example
+    open_recording(path, fields={"counts": "trials.spikes", "unit": "unit_ids"}, bin_width=0.01)
+or with a function of the file's fields, which can also reorder axes to (trial, time, unit):
+    open_recording(path, fields={"counts": lambda file: file["spikes"].transpose(2, 1, 0)}, bin_width=0.01)"""
+CONNECTOME_EXAMPLE = """Say which field holds what, for example
+    open_connectome(path, fields={"pre": "pre_root_id", "post": "post_root_id", "weight": "synapses"})"""
+
+
+def open_recording(path: FilePath, *, fields: Mapping[str, Any] | None = None, **values: Any) -> xr.Dataset:
+    """The recording in a file: MATLAB, NPZ/NPY, CSV/TSV/Parquet, HDF5, netCDF or Zarr.
+
+    Args:
+        path: The file; its suffix decides how it is read.
+        fields: From our names to the file's. Ours are `counts`, `rates`, `fluorescence` or `spike_times`; `time` or
+            `bin_width`; `unit`, `trial`, `inputs`, `mask`; and for spike times `events`, `window`, `start`, `stop`,
+            `stops` as in `bin_spikes` and `align_spikes`. The file's are dotted paths ("trials.spikes"), patterns of
+            columns ("unit_*"), functions of the file's fields, or for `inputs` a mapping from input names to these.
+            `(time, unit)` data is one trial, unless `trial` gives the trial of each row. `spike_times` is a list with
+            one array per unit, or one array beside `unit`, the unit of each spike. Any other name becomes a
+            coordinate, written `"choice": ("trial", "trials.choice")`. Not needed where the file uses our names.
+        **values: Any of our names given as a value, such as `bin_width=0.01`.
+
+    Returns:
+        A recording whose attrs `source`, `read` and `left_out` say what was read and what was not. Units that never
+        fire are still in it: see `drop_silent_units`.
+
+    Raises:
+        FileNotFoundError, ValueError: say what is wrong and list the fields of the file.
+    """
+    file, suffix = find_file(path)
+    if suffix in LABELLED and fields is None and not values:
+        dataset = read_labelled(file)
+        if "mask" in dataset:
+            check_layout(dataset)
+            kept = {name: dataset.attrs.get(name, "") for name in ("read", "left_out")}
+            return note_source(dataset, file, kept["read"] or observed_kind(dataset), kept["left_out"])
+    tree = read_tree(file)
+    chosen = _chosen(tree, fields, values, RECORDING_FIELDS, (*KINDS, "spike_times"), RECORDING_EXAMPLE)
+    extra = {name: each for name, each in chosen.items() if name not in RECORDING_FIELDS}
+    _check_coordinates(extra)
+    parts = {name: select(tree, each) for name, each in chosen.items() if name not in extra} | values
+    if suffix == ".mat":
+        parts |= {name: exact_integers(parts[name]) for name in ("unit", "trial") if name in parts}
+    dataset = assemble_recording(parts).assign_coords(
+        {name: (dim, np.asarray(select(tree, each))) for name, (dim, each) in extra.items()}
+    )
+    check_layout(dataset)
+    sizes = ", ".join(f"{n} {dim}s" if dim != "time" else f"{n} bins" for dim, n in dataset.sizes.items())
+    return note_source(dataset, file, f"{_spelled(chosen)} ({sizes})", ", ".join(tree.left_out()))
+
+
+def open_connectome(
+    path: FilePath, *, fields: Mapping[str, Any] | None = None, neurons: pd.DataFrame | None = None
+) -> xr.Dataset:
+    """The connectome in a file: an edge list, or a square matrix.
+
+    Args:
+        path: The file; its suffix decides how it is read.
+        fields: From our names to the file's. Ours are `pre` and `post`, the ids of each edge's neurons, and any edge
+            variable (`weight`, `synapse_count`, `kind`); or `weight` alone, a matrix `(post, pre)`. `neuron` lists all
+            ids, and `population`, `cell_type`, `sign`, `x`, `y`, `z`, `axon_observed`, `dendrite_observed` describe
+            them. The file's are dotted paths or functions of its fields: for a matrix with pre in the rows,
+            `{"weight": lambda file: file["adjacency"].T}`. Not needed where the file uses our names.
+        neurons: Table of the neurons, indexed by id, if the file does not describe them.
+
+    Raises:
+        FileNotFoundError, ValueError: say what is wrong and list the fields of the file. A table with one row per
+            synapse has repeated edges: read it with `read_table` and use `connectome(**sum_synapses(...))`.
+    """
+    file, suffix = find_file(path)
+    if suffix in LABELLED and fields is None:
+        dataset = read_labelled(file)
+        check_connectome(dataset)
+        return note_source(dataset, file, dataset.attrs.get("read", "connectome"), dataset.attrs.get("left_out", ""))
+    tree = read_tree(file)
+    own = tuple(tree) if fields is None else ()
+    chosen = _chosen(tree, fields, {}, ("pre", "post", *own), ("pre", "weight"), CONNECTOME_EXAMPLE)
+    parts = {name: select(tree, each) for name, each in chosen.items()}
+    described = {name: parts.pop(name) for name in NEURON_FIELDS if name in parts}
+    listed = parts.pop("neuron", None)
+    if neurons is None:
+        if described and listed is None:
+            raise ValueError(f"{sorted(described)} describe neurons; say with `neuron` which field holds their ids.")
+        neurons = listed if not described else pd.DataFrame(described, index=pd.Index(listed))
+    if "pre" in parts and "post" in parts:
+        dataset = connectome(parts.pop("pre"), parts.pop("post"), neurons=neurons, **parts)
+    elif list(parts) == ["weight"]:
+        dataset = from_dense(parts["weight"], neurons=neurons)
+    else:
+        raise ValueError(f"give `pre` and `post`, or a matrix `weight` alone; got {list(parts)}. {CONNECTOME_EXAMPLE}")
+    sizes = f"{dataset.sizes['edge']} edges, {dataset.sizes['neuron']} neurons"
+    return note_source(dataset, file, f"{_spelled(chosen)} ({sizes})", ", ".join(tree.left_out()))
+
+
+def _chosen(
+    tree: FieldTree,
+    fields: Mapping[str, Any] | None,
+    values: Mapping[str, Any],
+    ours: tuple[str, ...],
+    needed: tuple[str, ...],
+    example: str,
+) -> dict[str, Any]:
+    """From our names to selectors; the file's own names where they are ours and no mapping is given."""
+    for name in values:
+        if name not in ours:
+            near = get_close_matches(name, ours, 1)
+            raise ValueError(f"unknown option {name!r}.{f' Did you mean {near[0]!r}?' if near else ''} Known: {ours}.")
+    chosen = {name: name for name in ours if name in tree and name not in values} if fields is None else dict(fields)
+    twice = sorted(set(chosen) & set(values))
+    if twice:
+        raise ValueError(f"{twice} are given both as fields and as values; keep one of them.")
+    if not set(needed) & (set(chosen) | set(values)):
+        raise ValueError(f"none of {needed} is among the fields of the file:\n{tree.describe()}\n{example}")
+    return chosen
+
+
+def _check_coordinates(extra: Mapping[str, Any]) -> None:
+    for name, each in extra.items():
+        if not (isinstance(each, tuple) and len(each) == 2 and each[0] in ("trial", "time", "unit")):
+            near = get_close_matches(name, RECORDING_FIELDS, 1)
+            raise ValueError(
+                f"unknown field {name!r}.{f' Did you mean {near[0]!r}?' if near else ''} A further coordinate "
+                f'names its dimension: {{"{name}": ("trial", "path.in.the.file")}}.'
+            )
+
+
+def _spelled(chosen: Mapping[str, Any]) -> str:
+    """The mapping in words: "counts from trials.spikes, unit from a function"."""
+    words = []
+    for name, selector in chosen.items():
+        _, source = selector if isinstance(selector, tuple) else (None, selector)
+        words.append(f"{name} from {source}" if isinstance(source, str) else f"{name} from a function")
+    return ", ".join(words)

@@ -1,0 +1,1 @@
+"""NumPyro distributions of paths and loadings."""

@@ -1,0 +1,1 @@
+"""Low-rank networks: equations, simulation, phase portraits and read-outs."""

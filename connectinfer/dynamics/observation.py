@@ -1,0 +1,68 @@
+"""Read-outs of the latent state, and the sampling and likelihood of counts and continuous signals.
+
+Means and rates are per bin: a Poisson rate in Hz times the bin width. A `mask` is True where an entry was observed;
+masked entries add exactly zero to the likelihood and to its gradient, whatever value they hold (NaN included).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import gammaln
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Key, Num
+
+from connectinfer.dynamics.low_rank import LowRankRNN, potentials
+
+
+def tied_readout(
+    network: LowRankRNN,
+    z: Float[Array, "*batch rank"],
+    v: Float[Array, "*batch_v input"] | None = None,
+    gain: ArrayLike = 1.0,
+    bias: ArrayLike = 0.0,
+) -> Float[Array, "*batch_out neuron"]:
+    """`gain * h + bias` with the neuron's own potential `h = m z + b v + d`: what is observed also drives the network.
+
+    `gain` and `bias` are numbers or one per neuron. For Poisson counts this is the log rate.
+    """
+    return jnp.asarray(gain) * potentials(network, z, v) + bias
+
+
+def affine_readout(
+    z: Float[Array, "*batch rank"], loading: Float[Array, "neuron rank"], bias: ArrayLike = 0.0
+) -> Float[Array, "*batch neuron"]:
+    """`loading z + bias`: neurons that report the latent state without taking part in the dynamics."""
+    return z @ loading.T + bias
+
+
+def sample_poisson(key: Key[Array, ""], log_rate: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Poisson counts with mean `exp(log_rate)` per bin, as whole floats."""
+    return jax.random.poisson(key, jnp.exp(log_rate)).astype(log_rate.dtype)
+
+
+def sample_gaussian(key: Key[Array, ""], mean: Float[Array, "*shape"], sd: ArrayLike) -> Float[Array, "*shape"]:
+    """Signals `mean + sd * noise`, with independent standard normal noise; `sd` broadcasts against `mean`."""
+    return mean + sd * jax.random.normal(key, mean.shape, mean.dtype)
+
+
+def poisson_log_likelihood(
+    counts: Num[Array, "*shape"], log_rate: Float[Array, "*shape"], mask: Bool[Array, "*shape"] | None = None
+) -> Float[Array, "*shape"]:
+    """Log probability (nats) of each count, `count * log_rate - exp(log_rate) - log count!`; zero where masked."""
+    if mask is not None:
+        # Both inputs are replaced: a NaN in the branch not taken would still poison the gradient.
+        counts, log_rate = jnp.where(mask, counts, 0), jnp.where(mask, log_rate, 0.0)
+    log_probability = counts * log_rate - jnp.exp(log_rate) - gammaln(counts + 1.0)
+    return log_probability if mask is None else jnp.where(mask, log_probability, 0.0)
+
+
+def gaussian_log_likelihood(
+    signal: Float[Array, "*shape"],
+    mean: Float[Array, "*shape"],
+    sd: ArrayLike,
+    mask: Bool[Array, "*shape"] | None = None,
+) -> Float[Array, "*shape"]:
+    """Log density (nats) of each entry under `N(mean, sd^2)`; zero where masked. `sd` broadcasts against `mean`."""
+    if mask is not None:
+        signal, mean = jnp.where(mask, signal, 0.0), jnp.where(mask, mean, 0.0)
+    log_density = jax.scipy.stats.norm.logpdf(signal, mean, sd)
+    return log_density if mask is None else jnp.where(mask, log_density, 0.0)

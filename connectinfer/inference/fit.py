@@ -1,0 +1,81 @@
+"""The one-line door: a model, a recording, a posterior."""
+
+import difflib
+import inspect
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import xarray as xr
+
+from connectinfer.data.objects import as_recording
+from connectinfer.inference.nuts import NUTS_OPTIONS, sample_nuts
+from connectinfer.inference.result import Labels
+from connectinfer.inference.svi import fit_svi
+from connectinfer.zoo import load_model
+
+ENGINES: dict[str, Callable[..., xr.DataTree]] = {"nuts": sample_nuts, "svi": fit_svi}
+
+_PASSED_BY_FIT = {"key", "model", "inputs", "labels", "initial"}
+
+
+def fit(
+    model: str | Path | types.ModuleType,
+    data: Any,
+    *,
+    engine: str | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> xr.DataTree:
+    """Fits a model of the zoo to data and returns the labelled posterior.
+
+    `model` is a name of the zoo (`connectinfer.list_models()`), the path of a model file, or a module; `data` a
+    recording, or what `connectinfer.as_recording` takes. `engine` is `"svi"` or `"nuts"`; by default the model's card
+    decides. Options that the model's `inputs` names (such as `rank=2`) go there, those that the engine names
+    (`steps=`, `draws=`, ...) go there. The same seed, data and versions give the same result.
+
+    Raises:
+        ValueError: an unknown model, engine or option (the nearest name is proposed), data the model cannot take, or a
+            model that fails its pre-flight check.
+    """
+    module = load_model(model)
+    name = engine or module.CARD["engine"]
+    if name not in ENGINES:
+        raise ValueError(f"Unknown engine {name!r}.{_nearest(name, ENGINES)} Engines: {', '.join(ENGINES)}.")
+    for_inputs, for_engine = _split_options(module, ENGINES[name], name, options)
+    inputs, coords = module.inputs(as_recording(data), **for_inputs)
+    start = {"initial": module.initial(**inputs)} if hasattr(module, "initial") else {}
+    labels = Labels(Path(module.__file__ or module.__name__).stem, module.DIMS, coords)
+    result = ENGINES[name](jax.random.key(seed), module.model, inputs, labels=labels, **start, **for_engine)
+    result.attrs["seed"] = seed
+    return result
+
+
+def _split_options(
+    module: types.ModuleType, engine: Callable, engine_name: str, options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    model_names = _option_names(module.inputs) - {"data"}
+    engine_names = _option_names(engine) - _PASSED_BY_FIT
+    if engine is sample_nuts:
+        engine_names |= NUTS_OPTIONS
+    for option in options:
+        if option not in model_names | engine_names:
+            known = sorted(model_names | engine_names)
+            raise ValueError(
+                f"Unknown option {option!r} for {module.__name__!r} with engine {engine_name!r}."
+                f"{_nearest(option, known)} Options: {', '.join(known)}."
+            )
+    for_model = {name: value for name, value in options.items() if name in model_names}
+    return for_model, {name: value for name, value in options.items() if name not in model_names}
+
+
+def _option_names(function: Callable) -> set[str]:
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {name for name, p in inspect.signature(function).parameters.items() if p.kind in kinds}
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

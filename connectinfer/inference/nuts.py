@@ -1,0 +1,183 @@
+"""The No-U-Turn sampler, driven in chunks so that progress shows and an interruption keeps what was sampled."""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import PRNGKeyArray, PyTree
+from numpyro.infer.hmc import hmc
+
+from connectinfer.inference.preflight import check_model
+from connectinfer.inference.result import Labels, build_result
+from connectinfer.inference.start import central_start, chain_starts, constrain, potential
+from connectinfer.inference.trace import bind, describe_sites, map_draws
+from connectinfer.optimisation.progress import compile_timed, progress_bar
+
+NUTS_OPTIONS = {
+    "target_accept_prob",
+    "dense_mass",
+    "step_size",
+    "inverse_mass_matrix",
+    "adapt_step_size",
+    "adapt_mass_matrix",
+    "regularize_mass_matrix",
+}
+"""Options of NumPyro's kernel that `sample_nuts` passes on."""
+
+_CHUNKS = 40
+
+
+class _Draws(NamedTuple):
+    """Unconstrained sites and statistics, stacked as (chain, step, ...)."""
+
+    sites: PyTree
+    stats: dict[str, Any]
+
+
+def sample_nuts(
+    key: PRNGKeyArray,
+    model: Callable,
+    inputs: Mapping[str, Any],
+    *,
+    labels: Labels | None = None,
+    initial: Mapping[str, Any] | None = None,
+    warmup: int = 500,
+    draws: int = 500,
+    chains: int = 4,
+    chain_method: str = "vectorized",
+    max_tree_depth: int = 10,
+    show_progress: bool = True,
+    **kernel_options: Any,
+) -> xr.DataTree:
+    """Posterior draws by NumPyro's NUTS.
+
+    Chains start at `initial` (values of sites, constrained space) plus a jitter of 0.1 in the unconstrained space; sites
+    it does not name start at their prior median. Without `initial`, chains start uniformly within two units of zero.
+    `chain_method` is `"vectorized"` (one batch), `"parallel"` (one device a chain; not for models with a diffrax solve,
+    whose reverse mode JAX cannot shard) or `"sequential"`. Ctrl-C ends the run and returns the draws so far.
+    `kernel_options` are those of `numpyro.infer.NUTS` that `NUTS_OPTIONS` lists, such as `target_accept_prob` and
+    `dense_mass`.
+
+    Raises:
+        ValueError: an unknown chain method, fewer devices than chains under `"parallel"`, or a model that fails its
+            pre-flight check.
+        KeyboardInterrupt: interrupted before the end of the warm-up, when there is nothing to keep.
+    """
+    started = time.time()
+    if unknown := set(kernel_options) - NUTS_OPTIONS:
+        raise ValueError(f"Unknown options {sorted(unknown)}; NUTS takes {', '.join(sorted(NUTS_OPTIONS))}.")
+    _check_chains(chain_method, chains, warmup, draws)
+    labels = labels or Labels.of(model)
+    key_check, key_chains, key_result = jax.random.split(key, 3)
+    bound, arrays = bind(model, inputs)
+    preflight = check_model(key_check, bound, arrays)
+    key_start, key_kernel = jax.random.split(key_chains)
+    sites = describe_sites(bound, arrays)
+    prior = {name: value for name, value in preflight.prior.items() if sites[name].kind == "latent"}
+    centre = central_start(bound, arrays, prior, dict(initial or {}))
+    starts = chain_starts(key_start, bound, arrays, centre, chains, spread=initial is None)
+    init_kernel, sample_kernel = hmc(potential_fn_gen=lambda arrays: partial(potential, bound, arrays), algo="NUTS")
+    initialise = partial(init_kernel, num_warmup=warmup, max_tree_depth=max_tree_depth, **kernel_options)
+    start_chains = jax.jit(
+        jax.vmap(lambda free, key, arrays: initialise(free, rng_key=key, model_args=(arrays,)), (0, 0, None))
+    )
+    state = start_chains(starts, jax.random.split(key_kernel, chains), arrays)
+    run = _chunk_runner(sample_kernel, chain_method, max(min((warmup + draws) // _CHUNKS, 50), 1))
+    collected, status = _drive(run, state, arrays, warmup, draws, show_progress)
+    samples = _constrain(bound, arrays, collected.sites)
+    stats = {name: np.asarray(x) for name, x in collected.stats.items()}
+    stats["tree_depth"] = np.floor(np.log2(stats["n_steps"])).astype(int) + 1
+    stats["reached_max_tree_depth"] = stats["tree_depth"] >= max_tree_depth
+    attrs = {
+        "engine": "nuts",
+        "status": status,
+        "chain_method": chain_method,
+        "warmup": warmup,
+        "max_tree_depth": max_tree_depth,
+        "wall_time": time.time() - started,
+    }
+    return build_result(key_result, bound, arrays, inputs, samples, preflight.prior, stats, labels, attrs)
+
+
+def _check_chains(chain_method: str, chains: int, warmup: int, draws: int) -> None:
+    if chain_method not in ("vectorized", "parallel", "sequential"):
+        raise ValueError(f"`chain_method` must be 'vectorized', 'parallel' or 'sequential'; got {chain_method!r}.")
+    if min(chains, draws) < 1 or warmup < 0:
+        raise ValueError(
+            f"`chains` and `draws` must be at least 1, `warmup` at least 0; got {chains}, {draws} and {warmup}."
+        )
+    if chain_method == "parallel" and jax.local_device_count() < chains:
+        raise ValueError(
+            f"{chains} parallel chains need {chains} devices; JAX sees {jax.local_device_count()}. Use "
+            f"chain_method='vectorized', or set XLA_FLAGS=--xla_force_host_platform_device_count={chains} before "
+            "JAX starts."
+        )
+
+
+def _chunk_runner(
+    sample_kernel: Callable, chain_method: str, chunk: int
+) -> Callable[[PyTree, PyTree], tuple[PyTree, _Draws]]:
+    def run(state: PyTree, arrays: PyTree) -> tuple[PyTree, _Draws]:
+        def step(state: PyTree, _: None) -> tuple[PyTree, _Draws]:
+            state = jax.vmap(lambda s: sample_kernel(s, (arrays,)))(state)
+            stats = {
+                "diverging": state.diverging,
+                "acceptance_rate": state.accept_prob,
+                "n_steps": state.num_steps,
+                "energy": state.energy,
+                "lp": -state.potential_energy,
+                "step_size": state.adapt_state.step_size,
+            }
+            return state, _Draws(state.z, stats)
+
+        state, draws = jax.lax.scan(step, state, None, length=chunk)
+        return state, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), draws)
+
+    if chain_method == "vectorized":
+        return run
+    if chain_method == "sequential":
+        one = lambda state, arrays: jax.tree.map(lambda x: x[0], run(jax.tree.map(lambda x: x[None], state), arrays))  # noqa: E731
+        return lambda state, arrays: jax.lax.map(lambda s: one(s, arrays), state)
+    mesh = Mesh(np.array(jax.local_devices()), ("chain",))
+    by_chain = PartitionSpec("chain")
+    return jax.shard_map(
+        run, mesh=mesh, in_specs=(by_chain, PartitionSpec()), out_specs=(by_chain, by_chain), check_vma=False
+    )
+
+
+def _drive(
+    run: Callable, state: PyTree, arrays: PyTree, warmup: int, draws: int, show_progress: bool
+) -> tuple[_Draws, str]:
+    compiled = compile_timed(run, state, arrays, name="NUTS", show=show_progress)
+    total, done, chunks, status = warmup + draws, 0, [], "finished"
+    with progress_bar("NUTS warm-up", total, show_progress) as advance:
+        try:
+            while done < total:
+                state, new = jax.block_until_ready(compiled(state, arrays))
+                chunks.append(jax.tree.map(np.asarray, new))
+                n_new = new.stats["n_steps"].shape[1]
+                done += n_new
+                phase = "warm-up" if done < warmup else "sampling"
+                advance(n_new, f"{phase}, {float(new.stats['n_steps'].mean()):.0f} leapfrog steps a draw")
+        except KeyboardInterrupt:
+            status = "interrupted"
+            if done <= warmup:
+                raise KeyboardInterrupt(
+                    f"Interrupted after {done} of {warmup} warm-up steps: no draws to keep."
+                ) from None
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, warmup:total], *chunks)
+    return joined, status
+
+
+def _constrain(bound: Callable, arrays: PyTree, sites: PyTree) -> dict[str, np.ndarray]:
+    n_chains, n_draws = jax.tree.leaves(sites)[0].shape[:2]
+    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), sites)
+    keys = jax.random.split(jax.random.key(0), n_chains * n_draws)
+    constrained = map_draws(lambda _, free, arrays: constrain(bound, arrays, free), keys, flat, arrays)
+    return {n: np.asarray(x).reshape(n_chains, n_draws, *x.shape[1:]) for n, x in constrained.items()}

@@ -1,0 +1,173 @@
+"""From draws to a labelled result: the `DataTree` that leaves inference and opens in plain ArviZ."""
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+
+from connectinfer.dynamics.gauge import align_loadings, rotate
+from connectinfer.inference.drift import drift_group
+from connectinfer.inference.preflight import FAILED_SOLVES
+from connectinfer.inference.trace import Site, Sites, describe_sites, evaluate, map_draws, observed_values, predict
+
+_MOST_PREDICTIVE_DRAWS = 200
+_MOST_PREDICTIVE_VALUES = 20_000_000
+_LATENT_AXES = ("latent_dim", "latent_dim_in")
+
+
+class Labels(NamedTuple):
+    """Names for a result: the model's name, dimensions of sites without plates, and coordinates of dimensions.
+
+    A site whose dims are None is internal to the model and left out of the result.
+    """
+
+    model: str
+    dims: Mapping[str, list[str] | None]
+    coords: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, model: Callable) -> "Labels":
+        """Labels of a model that brings none."""
+        return cls(getattr(model, "__name__", type(model).__name__), {}, {})
+
+
+def build_result(
+    key: PRNGKeyArray,
+    bound: Callable,
+    arrays: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    samples: Mapping[str, Any],
+    prior: Sites,
+    sample_stats: Mapping[str, np.ndarray],
+    labels: Labels,
+    attrs: Mapping[str, Any],
+) -> xr.DataTree:
+    """The result of an engine as a tree of labelled groups.
+
+    `samples` holds the latent sites, `(chain, draw, ...)`, in their constrained space, `prior` prior draws of all
+    sites, `(draw, ...)`. Deterministic sites, log prior, log likelihood (summed over time) and predictions come from
+    running the model at the samples. Loadings are rotated into one gauge, which `posterior.gauge` records.
+    """
+    key_evaluate, key_predict = jax.random.split(key)
+    n_chains, n_draws = next(iter(samples.values())).shape[:2]
+    flat = {name: jnp.asarray(x).reshape(-1, *x.shape[2:]) for name, x in samples.items()}
+    keys = jax.random.split(key_evaluate, n_chains * n_draws)
+    evaluated = map_draws(lambda k, values, a: evaluate(k, bound, a, values), keys, flat, arrays)
+
+    def by_chain(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return {name: np.asarray(x).reshape(n_chains, n_draws, *x.shape[1:]) for name, x in values.items()}
+
+    sites = describe_sites(bound, arrays)
+    dims = {name: _site_dims(name, site, labels) for name, site in sites.items()}
+    observed = [name for name, site in sites.items() if site.kind == "observed"]
+    data = {name: np.asarray(x) for name, x in observed_values(bound, arrays).items()}
+    values, sample_stats = by_chain(evaluated.sites), dict(sample_stats)
+    if FAILED_SOLVES in values:
+        sample_stats[FAILED_SOLVES] = values.pop(FAILED_SOLVES).reshape(n_chains, n_draws, -1).sum(-1)
+    posterior = _dataset(_aligned(values, dims), dims | _GAUGE_DIMS, labels.coords)
+    groups = {
+        "posterior": posterior,
+        "sample_stats": _dataset(sample_stats, {name: [] for name in sample_stats}, {}),
+        "log_prior": _dataset(by_chain(evaluated.log_prior), {name: [] for name in evaluated.log_prior}, {}),
+        "log_likelihood": _dataset(
+            by_chain(evaluated.log_likelihood), {n: _without_time(dims[n]) for n in observed}, labels.coords
+        ),
+        "posterior_predictive": _predictive(key_predict, bound, arrays, flat, n_chains, dims, labels.coords),
+        "prior": _dataset({name: np.asarray(x)[None] for name, x in prior.items()}, dims, labels.coords),
+        "observed_data": _dataset(data, dims, labels.coords, ()),
+        "constant_data": _constant_data(inputs, labels.coords),
+    }
+    if (drift := drift_group(posterior, inputs)) is not None:
+        groups["drift"] = drift
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs = _provenance(labels.model) | dict(attrs)
+    return tree
+
+
+_GAUGE_DIMS: dict[str, list[str] | None] = {"gauge": ["latent_dim", "latent_dim_raw"]}
+
+
+def _aligned(sites: dict[str, np.ndarray], dims: Mapping[str, list[str] | None]) -> dict[str, np.ndarray]:
+    m = sites.get("m")
+    if m is None or dims.get("m") != ["unit", "latent_dim"]:
+        return sites
+    gauge = align_loadings(jnp.asarray(m.reshape(-1, *m.shape[2:])))
+    gauge = gauge.reshape(*m.shape[:2], *gauge.shape[1:])
+    for name in sites:
+        for axis, dim in enumerate(dims[name] or []):
+            if dim in _LATENT_AXES:
+                sites[name] = np.asarray(rotate(gauge, jnp.asarray(sites[name]), axis + 2))
+    return sites | {"gauge": np.asarray(gauge)}
+
+
+def _site_dims(name: str, site: Site, labels: Labels) -> list[str] | None:
+    if name in labels.dims:
+        named = labels.dims[name]
+        return None if named is None else site.plates + named
+    return site.plates + [f"{name}_axis_{i}" for i in range(len(site.shape) - len(site.plates))]
+
+
+def _dataset(
+    values: Mapping[str, np.ndarray],
+    dims: Mapping[str, list[str] | None],
+    coords: Mapping[str, Any],
+    sample_dims: tuple[str, ...] = ("chain", "draw"),
+) -> xr.Dataset:
+    named = {n: ([*sample_dims, *d], x) for n, x in values.items() if (d := dims.get(n)) is not None}
+    dataset = xr.Dataset(named)
+    used = {name: coords.get(name, np.arange(size)) for name, size in dataset.sizes.items()}
+    for name, values_of_dim in used.items():
+        if len(values_of_dim) != dataset.sizes[name]:
+            raise ValueError(
+                f"Dimension {name!r} has {dataset.sizes[name]} entries in the model but {len(values_of_dim)} coordinates."
+            )
+    return dataset.assign_coords({name: (name, np.asarray(x)) for name, x in used.items()})
+
+
+def _without_time(dims: list[str] | None) -> list[str]:
+    return [dim for dim in dims or [] if dim != "time"]
+
+
+def _predictive(key, bound, arrays, flat, n_chains, dims, coords) -> xr.Dataset:
+    n_total = len(next(iter(flat.values())))
+    sizes = jax.eval_shape(lambda k, v, a: predict(k, bound, a, v), key, {n: x[0] for n, x in flat.items()}, arrays)
+    per_draw = max(sum(int(np.prod(x.shape)) for x in sizes.values()), 1)
+    wanted = int(np.clip(_MOST_PREDICTIVE_VALUES // per_draw, 1, _MOST_PREDICTIVE_DRAWS))
+    n_draws = max(min(wanted, n_total) // n_chains, 1)
+    stride = max(n_total // n_chains // n_draws, 1)
+    by_chain = {n: x.reshape(n_chains, -1, *x.shape[1:])[:, ::stride][:, :n_draws] for n, x in flat.items()}
+    chosen = {n: x.reshape(-1, *x.shape[2:]) for n, x in by_chain.items()}
+    keys = jax.random.split(key, n_chains * n_draws)
+    drawn = map_draws(lambda k, v, a: predict(k, bound, a, v), keys, chosen, arrays)
+    values = {n: np.asarray(x).reshape(n_chains, n_draws, *x.shape[1:]) for n, x in drawn.items()}
+    dataset = _dataset({n: _compact(x) for n, x in values.items()}, dims, coords)
+    return dataset.assign_coords(draw=np.arange(n_draws) * stride)
+
+
+def _compact(values: np.ndarray) -> np.ndarray:
+    if np.issubdtype(values.dtype, np.integer) and values.size and values.min() >= 0 and values.max() < 2**16:
+        return values.astype(np.uint16)
+    return values
+
+
+def _constant_data(inputs: Mapping[str, Any], coords: Mapping[str, Any]) -> xr.Dataset:
+    dims: dict[str, list[str] | None] = {"mask": ["trial", "time", "unit"], "filtered": ["trial", "time", "input"]}
+    known = {name: np.asarray(inputs[name]) for name in dims if name in inputs}
+    numbers = {name: x for name, x in inputs.items() if isinstance(x, int | float | str)}
+    return _dataset(known, dims, coords, ()).assign_attrs(numbers)
+
+
+def _provenance(model: str) -> dict[str, Any]:
+    packages = ("connectinfer", "jax", "numpyro", "diffrax", "flowjax", "arviz", "xarray", "numpy")
+    return {
+        "model": model,
+        "versions": json.dumps({name: importlib.metadata.version(name) for name in packages}),
+        "precision": "float64" if jax.config.read("jax_enable_x64") else "float32",
+        "device": jax.devices()[0].device_kind,
+    }

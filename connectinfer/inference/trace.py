@@ -1,0 +1,150 @@
+"""Running a model at given values of its sites: what follows from them, and how probable they are."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array, PRNGKeyArray
+from numpyro import handlers
+from numpyro.distributions import Unit
+
+Trace = dict[str, dict[str, Any]]
+Sites = dict[str, Array]
+
+
+class Evaluation(NamedTuple):
+    """What one draw implies: latent and deterministic sites, log prior and log likelihood by site.
+
+    The log likelihood keeps the axes of the observation except `"time"`, over which it is summed.
+    """
+
+    sites: Sites
+    log_prior: Sites
+    log_likelihood: Sites
+
+
+class Site(NamedTuple):
+    """What can be said of a site without running the model: `kind` is `"latent"`, `"observed"`, `"deterministic"`,
+    `"factor"` or `"param"`; `plates` are the names of its plates, outermost first; `law` is the type of its
+    distribution, `support` where its values lie."""
+
+    kind: str
+    shape: tuple[int, ...]
+    plates: list[str]
+    law: type | None
+    support: Any
+
+
+def bind(model: Callable, inputs: Mapping[str, Any]) -> tuple[Callable[[Mapping[str, Any]], Any], dict[str, Any]]:
+    """`bound(arrays)` runs `model` on `inputs`, with `arrays` the array entries of `inputs`.
+
+    Arrays that are arguments of compiled functions are not baked into them, where XLA would try to fold them; numbers
+    and strings stay fixed.
+    """
+    arrays = {name: jnp.asarray(x) for name, x in inputs.items() if isinstance(x, jax.Array | np.ndarray)}
+    fixed = {name: x for name, x in inputs.items() if name not in arrays}
+
+    def bound(arrays: Mapping[str, Any]) -> Any:
+        return model(**fixed, **arrays)
+
+    return bound, arrays
+
+
+def trace_model(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Trace:
+    """The trace of a bound model with `values` substituted and everything else drawn with `key`."""
+    return handlers.trace(handlers.seed(handlers.substitute(bound, data=dict(values)), key)).get_trace(arrays)
+
+
+def describe_sites(bound: Callable, arrays: Mapping[str, Any]) -> dict[str, Site]:
+    """The sites of a model, from an abstract run that computes nothing."""
+    found: dict[str, Site] = {}
+
+    def run(key: PRNGKeyArray, arrays: Mapping[str, Any]) -> None:
+        for name, site in trace_model(key, bound, arrays, {}).items():
+            if site["type"] in ("sample", "deterministic", "param"):
+                support = site["fn"].support if site["type"] == "sample" else None
+                found[name] = Site(_kind(site), jnp.shape(site["value"]), _plates(site), _law(site), support)
+
+    jax.eval_shape(run, jax.random.key(0), dict(arrays))
+    return found
+
+
+def latent_sites(trace: Trace) -> Trace:
+    """The sites that inference has to find."""
+    return {name: site for name, site in trace.items() if _kind(site) == "latent"}
+
+
+def observed_sites(trace: Trace) -> Trace:
+    """The sites that hold data."""
+    return {name: site for name, site in trace.items() if _kind(site) == "observed"}
+
+
+def evaluate(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Evaluation:
+    """Runs the model at `values` of its latent sites; sites that are not given are drawn from their prior."""
+    trace = trace_model(key, bound, arrays, values)
+    latent = latent_sites(trace)
+    return Evaluation(
+        sites={name: site["value"] for name, site in trace.items() if _kind(site) in ("latent", "deterministic")},
+        log_prior={name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in latent.items()},
+        log_likelihood={name: _log_likelihood(site) for name, site in observed_sites(trace).items()},
+    )
+
+
+def predict(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Sites:
+    """New observations at one draw of the latent sites, masked entries included."""
+    key_trace, key_predict = jax.random.split(key)
+    observed = observed_sites(trace_model(key_trace, bound, arrays, values))
+    keys = jax.random.split(key_predict, max(len(observed), 1))
+    return {name: site["fn"].sample(k) for k, (name, site) in zip(keys, observed.items(), strict=False)}
+
+
+def observed_values(bound: Callable, arrays: Mapping[str, Any]) -> Sites:
+    """The data that the observed sites hold."""
+
+    def values(key: PRNGKeyArray, arrays: Mapping[str, Any]) -> Sites:
+        return {name: site["value"] for name, site in observed_sites(trace_model(key, bound, arrays, {})).items()}
+
+    # Nothing else of the trace is returned, so nothing else is compiled or run.
+    return jax.jit(values)(jax.random.key(0), dict(arrays))
+
+
+def map_draws(function: Callable, keys: PRNGKeyArray, values: Mapping[str, Any], *arguments: Any) -> Any:
+    """`function(key, values of one draw, *arguments)` for one draw after the other, compiled.
+
+    Draws are not batched: one fills the cores for any model worth the wait, and JAX's Poisson and gamma samplers take
+    tens of seconds to compile under `vmap`.
+    """
+
+    def run(keys: PRNGKeyArray, values: Mapping[str, Any], arguments: tuple) -> Any:
+        return jax.lax.map(lambda draw: function(draw[0], draw[1], *arguments), (keys, values))
+
+    return jax.jit(run)(keys, dict(values), arguments)
+
+
+def _kind(site: Mapping[str, Any]) -> str:
+    if site["type"] != "sample":
+        return site["type"]
+    if not site["is_observed"]:
+        return "latent"
+    return "factor" if _law(site) is Unit else "observed"
+
+
+def _law(site: Mapping[str, Any]) -> type | None:
+    fn = site.get("fn")
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        fn = fn.base_dist
+    return type(fn) if isinstance(fn, dist.Distribution) else None
+
+
+def _plates(site: Mapping[str, Any]) -> list[str]:
+    return [frame.name for frame in sorted(site.get("cond_indep_stack", ()), key=lambda frame: frame.dim)]
+
+
+def _log_likelihood(site: Mapping[str, Any]) -> Array:
+    log_prob, plates = site["fn"].log_prob(site["value"]), _plates(site)
+    if "time" not in plates or log_prob.ndim < len(plates):
+        return log_prob
+    return log_prob.sum(axis=plates.index("time") - len(plates))

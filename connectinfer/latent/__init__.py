@@ -1,0 +1,1 @@
+"""Generative building blocks of latent dynamics: what model files share."""

@@ -1,0 +1,244 @@
+"""A low-rank network as a latent variable: from a recording to arrays, its prior, and where a fit starts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import scipy.linalg
+import xarray as xr
+from jaxtyping import Array, Bool, Float, Int, Key
+from numpyro import handlers
+
+from connectinfer.data.recording import check_recording, observed_kind, recording
+from connectinfer.distributions.loadings import sample_anchored_loadings
+from connectinfer.dynamics.low_rank import LowRankRNN, filter_inputs, potentials
+from connectinfer.dynamics.nonlinearity import nonlinearity as named_nonlinearity
+from connectinfer.statistics.principal_components import principal_components
+
+# Smoothing (in time constants) under which principal components of spikes start to look like a path.
+_SMOOTHING = 0.35
+
+
+def recording_arrays(
+    data: xr.Dataset, kind: str, *, rank: int, tau: float, nonlinearity: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays that the low-rank models take, and the coordinates of their dimensions.
+
+    `kind` is the variable to read (`"counts"`, `"rates"` or `"fluorescence"`), `tau` the time constant in seconds.
+    Arrays: `activity` and `mask (trial, time, unit)`, `stimulus (trial, time, input)` (the inputs as recorded),
+    `filtered` (the same after `tau dv/dt = -v + u`), `order (unit)` (anchor units of the gauge first), and `rank`,
+    `alpha` (bin width / tau), `tau`, `nonlinearity`.
+
+    Raises:
+        ValueError: another kind of recording, a rank larger than the number of units or below 1, a bin wider than
+            `tau`, or an unknown nonlinearity.
+    """
+    check_recording(data)
+    if observed_kind(data) != kind:
+        raise ValueError(
+            f"This model needs a recording of {kind}; got {observed_kind(data)}. "
+            "`connectinfer.list_models()` says which model fits which recording."
+        )
+    n_units, bin_width = data.sizes["unit"], float(data.attrs["bin_width"])
+    if not 1 <= rank <= n_units:
+        raise ValueError(f"`rank` must lie between 1 and the number of units; got rank={rank} for {n_units} units.")
+    if not bin_width < tau:
+        raise ValueError(
+            f"The time step must be smaller than `tau`; got bins of {bin_width:g} s and tau={tau:g} s. "
+            "Bin the recording more finely, or give a longer `tau`."
+        )
+    named_nonlinearity(nonlinearity)
+    activity, mask = np.asarray(data[kind], float), np.asarray(data["mask"], bool)
+    alpha = bin_width / tau
+    inputs = np.asarray(data["inputs"], float) if "inputs" in data else np.zeros((*activity.shape[:2], 0))
+    arrays = {
+        "activity": jnp.asarray(activity, float),
+        "mask": jnp.asarray(mask),
+        "stimulus": jnp.asarray(inputs, float),
+        "filtered": filter_inputs(jnp.asarray(inputs, float), alpha),
+        "order": jnp.asarray(_anchor_order(activity, mask, kind, rank, alpha)),
+        "rank": rank,
+        "alpha": alpha,
+        "tau": tau,
+        "nonlinearity": nonlinearity,
+    }
+    names = data["input"].values if "inputs" in data else np.array([], str)
+    coords = {"trial": data["trial"].values, "time": data["time"].values, "unit": data["unit"].values, "input": names}
+    return arrays, coords
+
+
+def sample_network(order: Int[Array, " unit"], rank: int, n_inputs: int, tau: float, nonlinearity: str) -> LowRankRNN:
+    r"""Prior over networks, with the recorded units as the network's neurons (K units).
+
+    m_i ~ N(0, I) in the anchored gauge; n_i = A m_i + e_i with A ~ N(0, 1.5^2) per entry and e_i ~ N(0, I), so that
+    the overlap n^T m / K, which sets the dynamics, has the same prior for any number of units; b_i ~ N(0, I);
+    d_i ~ N(0, 0.5^2). Sites: `m_*`, `overlap_map`, `n_residual`, `b` (with inputs), `d`; deterministic `m`, `n`,
+    `overlap`.
+    """
+    n_units = len(order)
+    m = sample_anchored_loadings("m", order, rank)
+    overlap_map = numpyro.sample("overlap_map", dist.Normal(jnp.zeros((rank, rank)), 1.5).to_event(2))
+    residual = numpyro.sample("n_residual", dist.Normal(jnp.zeros((n_units, rank)), 1.0).to_event(2))
+    n = numpyro.deterministic("n", m @ overlap_map.T + residual)
+    b = jnp.zeros((n_units, 0))
+    if n_inputs:
+        b = numpyro.sample("b", dist.Normal(jnp.zeros((n_units, n_inputs)), 1.0).to_event(2))
+    d = numpyro.sample("d", dist.Normal(jnp.zeros(n_units), 0.5).to_event(1))
+    numpyro.deterministic("overlap", n.T @ m / n_units)
+    return LowRankRNN(m=m, n=n, b=b, d=d, tau=tau, nonlinearity=nonlinearity)
+
+
+def tied_readout(
+    network: LowRankRNN,
+    latent: Float[Array, "trial time rank"],
+    filtered: Float[Array, "trial time input"],
+    bias_loc: float,
+    bias_scale: float,
+) -> Float[Array, "trial time unit"]:
+    """`gain * h + bias` with h the units' potentials; gain ~ LogNormal(0, 0.25), bias ~ N(`bias_loc`, `bias_scale`).
+
+    Sites: `gain (unit)`, `bias (unit)`.
+    """
+    n_units = network.m.shape[0]
+    gain = numpyro.sample("gain", dist.LogNormal(jnp.zeros(n_units), 0.25).to_event(1))
+    bias = numpyro.sample("bias", dist.Normal(jnp.full(n_units, bias_loc), bias_scale).to_event(1))
+    return gain * potentials(network, latent, filtered) + bias
+
+
+def initial_network(
+    activity: Float[Array, "trial time unit"],
+    mask: Bool[Array, "trial time unit"],
+    order: Int[Array, " unit"],
+    rank: int,
+    alpha: float,
+    nonlinearity: str,
+    *,
+    counts: bool,
+) -> dict[str, np.ndarray]:
+    """Values of the network's sites from principal components of the smoothed recording.
+
+    The path is that of the components, scaled so that the loadings have unit variance and rotated into the anchored
+    gauge; n is the ridge regression of its increments on the units' rates. Includes `latent`, `bias` and
+    `process_noise`.
+    """
+    observed, mask, order = np.asarray(activity, float), np.asarray(mask), np.asarray(order)
+    path, loadings, bias = _read_out_of_components(observed, mask, rank, alpha, counts)
+    scale = np.maximum(np.sqrt((loadings**2).mean(0)), 1e-3)
+    path, loadings = path * scale, loadings / scale
+    rotation = _anchoring_rotation(loadings[order[:rank]])
+    path, m = path @ rotation, loadings @ rotation
+    overlap_map, residual, noise = _increment_regression(path, mask, m, alpha, nonlinearity)
+    block = m[order[:rank]]
+    values = {
+        "latent": path,
+        "m_diagonal": np.maximum(np.diag(block), 0.05),
+        "m_free": m[order[rank:]],
+        "overlap_map": overlap_map,
+        "n_residual": residual,
+        "bias": bias,
+        "process_noise": noise,
+        "initial_scale": max(float(path[:, 0].std()), 0.1),
+    }
+    if rank > 1:
+        values["m_below"] = block[np.tril_indices(rank, -1)]
+    return values
+
+
+def example_recording(key: Key[Array, ""], model: Callable, site: str, kind: str) -> xr.Dataset:
+    """A recording of 12 units in 6 trials of 40 bins of 10 ms, with one pulsed input, drawn from `model` (rank 2, tau
+    100 ms). `site` is the model's observed site, `kind` what the recording holds. Draws in which a unit stays silent
+    are drawn again."""
+    n_trials, n_bins, n_units = 6, 40, 12
+    pulse = jnp.zeros((n_trials, n_bins, 1)).at[::2, 10:15].set(1.0)
+    arrays = {
+        "activity": None,
+        "mask": jnp.ones((n_trials, n_bins, n_units), bool),
+        "stimulus": pulse,
+        "filtered": filter_inputs(pulse, 0.1),
+        "order": jnp.arange(n_units),
+    }
+
+    def draw(key: Key[Array, ""]) -> Array:
+        seeded = handlers.seed(model, key)
+        return handlers.trace(seeded).get_trace(**arrays, rank=2, alpha=0.1, tau=0.1, nonlinearity="tanh")[site][
+            "value"
+        ]
+
+    for attempt in jax.random.split(key, 100):
+        values = np.asarray(jax.jit(draw)(attempt))
+        if np.isfinite(values).all() and (values != 0).any((0, 1)).all():
+            break
+    observed = {kind: values.astype(int) if kind == "counts" else values}
+    return recording(time=0.01 * np.arange(n_bins), inputs={"pulse": np.asarray(pulse)[..., 0]}, **observed)
+
+
+def _smoothing(alpha: float) -> float:
+    return max(_SMOOTHING / alpha, 0.5)
+
+
+def _stabilised(activity: np.ndarray, counts: bool) -> np.ndarray:
+    return np.sqrt(activity + 0.25) if counts else activity
+
+
+def _anchor_order(activity: np.ndarray, mask: np.ndarray, kind: str, rank: int, alpha: float) -> np.ndarray:
+    # Pivoting puts units with large and mutually independent loadings first: a well-conditioned anchor block.
+    components = principal_components(_stabilised(activity, kind == "counts"), mask, rank, _smoothing(alpha))
+    return scipy.linalg.qr(components.loadings.T, pivoting=True, mode="r")[1]
+
+
+def _anchoring_rotation(block: np.ndarray) -> np.ndarray:
+    """The orthogonal Q^T with `block @ Q^T` lower triangular and its diagonal positive."""
+    q, r = np.linalg.qr(block.T)
+    return q * np.where(np.diag(r) < 0, -1.0, 1.0)
+
+
+def _read_out_of_components(
+    observed: np.ndarray, mask: np.ndarray, rank: int, alpha: float, counts: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    components = principal_components(_stabilised(observed, counts), mask, rank, _smoothing(alpha))
+    if not counts:
+        return components.path, components.loadings, components.offset
+    design = np.concatenate([components.path, np.ones((*components.path.shape[:2], 1))], -1)
+    weights = _poisson_regression(design, observed, mask)
+    return components.path, weights[:, :rank], weights[:, rank]
+
+
+def _poisson_regression(design: np.ndarray, counts: np.ndarray, mask: np.ndarray, steps: int = 6) -> np.ndarray:
+    """Ridge-stabilised log-linear regression of every unit's counts on `design (trial, time, feature)`."""
+    x, y, seen = (
+        design.reshape(-1, design.shape[-1]),
+        counts.reshape(-1, counts.shape[-1]),
+        mask.reshape(-1, counts.shape[-1]),
+    )
+    weights = np.zeros((y.shape[1], x.shape[1]))
+    weights[:, -1] = np.log(np.maximum((y * seen).sum(0), 0.5) / np.maximum(seen.sum(0), 1))
+    ridge = np.eye(x.shape[1])
+    for _ in range(steps):
+        rate = seen * np.exp(np.clip(x @ weights.T, -10, 4))
+        gradient = (seen * y - rate).T @ x - weights @ ridge * np.r_[np.ones(x.shape[1] - 1), 0.0]
+        hessian = np.einsum("ti,ta,tb->iab", rate, x, x, optimize=True) + ridge
+        weights += np.clip(np.linalg.solve(hessian, gradient[..., None])[..., 0], -1.0, 1.0)
+    return weights
+
+
+def _increment_regression(
+    path: np.ndarray, mask: np.ndarray, m: np.ndarray, alpha: float, nonlinearity: str
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Overlap map, residual of n, and noise sd per bin, from ridge regression of the path's increments."""
+    n_units, rank = m.shape
+    # A transition counts unless the trial has ended: padding after the last observed bin says nothing.
+    alive = np.flip(np.logical_or.accumulate(np.flip(mask.any(-1), 1), axis=1), 1)[:, 1:]
+    now, later = path[:, :-1][alive], path[:, 1:][alive]
+    rates = np.asarray(named_nonlinearity(nonlinearity)(jnp.asarray(now @ m.T)), float) / n_units
+    target = (later - (1 - alpha) * now) / alpha
+    # n = m A^T + e with prior sd 1.5 of A and 1 of e; features are sorted as [m-weighted rates, rates].
+    features = np.concatenate([rates @ m * 1.5, rates], -1)
+    noise = max(float((later - now).std()), 1e-3)
+    gram = features.T @ features + (noise / alpha) ** 2 * np.eye(features.shape[1])
+    weights = np.linalg.solve(gram, features.T @ target)
+    residual_sd = alpha * float((target - features @ weights).std())
+    return 1.5 * weights[:rank].T, weights[rank:], max(residual_sd, 1e-3)

@@ -1,0 +1,1 @@
+"""The one compiled, resumable training loop and its checkpoints."""

@@ -1,0 +1,148 @@
+"""The training loop: one compiled, chunked scan that reports progress, keeps the best state and can be resumed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
+
+from connectinfer.optimisation.checkpoint import load_checkpoint, save_checkpoint
+from connectinfer.optimisation.progress import compile_timed, progress_bar
+
+LossFunction = Callable[[PyTree, PRNGKeyArray, PyTree], Scalar]
+
+
+class Minimum(NamedTuple):
+    """Where a minimisation ended.
+
+    `parameters` are those at the end of the chunk of steps with the lowest mean loss; `status` is `"finished"`,
+    `"interrupted"` (Ctrl-C) or `"diverged"` (a loss that is not finite).
+    """
+
+    parameters: PyTree
+    losses: Float[np.ndarray, " step"]
+    best_loss: float
+    status: str
+
+
+class _State(NamedTuple):
+    parameters: PyTree
+    optimizer: PyTree
+    best_parameters: PyTree
+    best_loss: Array
+    losses: Array
+    step: Array
+
+
+def minimise(
+    key: PRNGKeyArray,
+    loss: LossFunction,
+    parameters: PyTree,
+    data: PyTree,
+    *,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    chunk: int = 100,
+    name: str = "optimisation",
+    checkpoint: str | Path | None = None,
+    show_progress: bool = True,
+) -> Minimum:
+    """Minimises the mean of a (possibly stochastic) loss by stochastic gradient steps.
+
+    `loss(parameters, key, data)` is a scalar; the inexact-array leaves of `parameters` are trained, the array leaves
+    of `data` are passed to the compiled step rather than baked into it. Steps run `chunk` at a time inside one
+    compiled scan, and step k always uses the key `fold_in(key, k)`: a run that was interrupted and resumed from
+    `checkpoint` takes the same steps, bit for bit, as one that was not.
+
+    Raises:
+        ValueError: `steps` or `chunk` below 1, or a checkpoint that belongs to other work.
+    """
+    if steps < 1 or chunk < 1:
+        raise ValueError(f"`steps` and `chunk` must be at least 1; got steps={steps}, chunk={chunk}.")
+    chunk = min(chunk, steps)
+    trained, fixed = eqx.partition(parameters, eqx.is_inexact_array)
+    dynamic_data, static_data = eqx.partition(data, eqx.is_array)
+    state = _State(
+        parameters=trained,
+        optimizer=optimizer.init(trained),
+        best_parameters=trained,
+        best_loss=jnp.array(jnp.inf),
+        losses=jnp.full((steps,), jnp.nan),
+        step=jnp.array(0),
+    )
+    settings = {"steps": steps, "chunk": chunk, "key": np.asarray(jax.random.key_data(key)).tolist()}
+    if checkpoint is not None and Path(checkpoint).exists():
+        state = load_checkpoint(checkpoint, state, settings)
+
+    def total(trained, key, dynamic_data):
+        return loss(eqx.combine(trained, fixed), key, eqx.combine(dynamic_data, static_data))
+
+    run_chunk = _chunk_runner(total, optimizer, steps, chunk)
+    if int(state.step) < steps:
+        run_chunk = compile_timed(run_chunk, state, key, dynamic_data, name=name, show=show_progress)
+    state, status = _drive(run_chunk, state, key, dynamic_data, steps, name, checkpoint, settings, show_progress)
+    losses = np.asarray(state.losses)[: int(state.step)]
+    return Minimum(eqx.combine(state.best_parameters, fixed), losses, float(state.best_loss), status)
+
+
+def _chunk_runner(total: Callable, optimizer: optax.GradientTransformation, steps: int, chunk: int) -> Callable:
+    def one_step(carry: tuple, key: PRNGKeyArray, data: PyTree, step: Array) -> tuple[tuple, Array]:
+        parameters, optimizer_state = carry
+        value, gradient = jax.value_and_grad(total)(parameters, jax.random.fold_in(key, step), data)
+        updates, updated = optimizer.update(gradient, optimizer_state, parameters)
+        # The last chunk may be longer than what is left: the surplus steps change nothing.
+        todo = step < steps
+        new = (optax.apply_updates(parameters, updates), updated)
+        return jax.tree.map(lambda a, b: jnp.where(todo, a, b), new, carry), value
+
+    def run_chunk(state: _State, key: PRNGKeyArray, data: PyTree) -> _State:
+        indices = state.step + jnp.arange(chunk)
+        (parameters, optimizer_state), values = jax.lax.scan(
+            lambda carry, step: one_step(carry, key, data, step), (state.parameters, state.optimizer), indices
+        )
+        taken = indices < steps
+        mean = jnp.sum(jnp.where(taken, values, 0.0)) / taken.sum()
+        better = mean < state.best_loss
+        keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
+        return _State(
+            parameters=parameters,
+            optimizer=optimizer_state,
+            best_parameters=jax.tree.map(keep, parameters, state.best_parameters),
+            best_loss=keep(mean, state.best_loss),
+            losses=state.losses.at[indices].set(values.astype(state.losses.dtype), mode="drop"),
+            step=jnp.minimum(state.step + chunk, steps),
+        )
+
+    return run_chunk
+
+
+def _drive(
+    run_chunk: Callable,
+    state: _State,
+    key: PRNGKeyArray,
+    data: PyTree,
+    steps: int,
+    name: str,
+    checkpoint: str | Path | None,
+    settings: dict[str, Any],
+    show_progress: bool,
+) -> tuple[_State, str]:
+    with progress_bar(name, steps, show_progress) as advance:
+        advance(int(state.step), "")
+        try:
+            while (done := int(state.step)) < steps:
+                state = jax.block_until_ready(run_chunk(state, key, data))
+                recent = np.asarray(state.losses)[done : int(state.step)]
+                advance(int(state.step) - done, f"loss {recent.mean():.6g}")
+                if not np.isfinite(recent).all():
+                    return state, "diverged"
+                if checkpoint is not None:
+                    save_checkpoint(checkpoint, state, settings)
+        except KeyboardInterrupt:
+            return state, "interrupted"
+    return state, "finished"

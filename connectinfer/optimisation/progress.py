@@ -1,0 +1,54 @@
+"""What a waiting user sees: a first line within a second, compilation announced and timed, then a bar with an ETA."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+def _console() -> Console:
+    return Console(stderr=True, file=sys.stderr)
+
+
+def compile_timed(function: Callable, *arguments: Any, name: str, show: bool = True) -> Callable:
+    """Compiles `function` for `arguments` ahead of time and says how long that took.
+
+    Array leaves of `arguments` are traced; the compiled function takes arguments of the same structure and shapes.
+    """
+    console = _console()
+    started = time.perf_counter()
+    if show:
+        console.print(f"compiling {name} ...", style="dim")
+    compiled = jax.jit(function).lower(*arguments).compile()
+    if show:
+        console.print(f"compiled {name} in {time.perf_counter() - started:.1f} s", style="dim")
+    return compiled
+
+
+@contextmanager
+def progress_bar(name: str, total: int, show: bool = True) -> Iterator[Callable[[int, str], None]]:
+    """A bar of `total` steps on standard error; yields `advance(steps, text)`, which also shows `text` at its end."""
+    if not show:
+        yield lambda _steps, _text: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, console=_console()) as bar:
+        task = bar.add_task(name, total=total, text="")
+
+        def advance(steps: int, text: str) -> None:
+            bar.update(task, advance=steps, text=text)
+
+        yield advance

@@ -1,0 +1,1 @@
+"""Pictures of labelled data; nothing is computed here."""

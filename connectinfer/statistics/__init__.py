@@ -1,0 +1,1 @@
+"""Statistics of recorded and predicted activity, on plain arrays."""

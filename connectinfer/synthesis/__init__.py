@@ -1,0 +1,1 @@
+"""New networks drawn from a posterior."""

@@ -1,0 +1,92 @@
+"""Low-rank recurrent network with process noise, observed through a continuous signal with Gaussian noise.
+
+Generative story:
+    network    m, n, b, d of the recorded units      (priors: connectinfer.latent.low_rank_network.sample_network)
+    path       z_1 ~ N(0, s0^2 I),  z_{t+1} = (1 - alpha) z_t + alpha r(z_t, v_t) + sigma eps_t
+               r(z, v) = (1/K) sum_i n_i phi(h_i),  h_i = m_i . z + b_i . v + d_i
+    signal     y_ti ~ N(gain_i h_ti + bias_i, noise_i^2)
+
+Symbols: latent z (trial, time, latent_dim); loadings m, n (unit, latent_dim); input loadings b (unit, input); potential
+bias d (unit); gain, bias, noise (unit, in the units of the signal); sigma (process_noise, sd per bin); s0
+(initial_scale); alpha = bin width / tau; v, the inputs after `tau dv/dt = -v + u`.
+
+Source: low-rank networks, Mastrogiuseppe & Ostojic, Neuron 99, 609 (2018), doi:10.1016/j.neuron.2018.07.003, equations
+1-5; fitted to continuous signals, Valente, Pillow & Ostojic, NeurIPS 2022, arXiv:2210.10669 (LINT).
+Differs from the source: the network consists of the recorded units, has process noise, n has an explicit linear part in
+m, the rotation of the latent space is fixed by anchor units, and everything has a prior. The priors of gain, bias and
+noise expect signals of unit scale: z-score or use dF/F.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+import xarray as xr
+
+from connectinfer.data.recording import observed_kind
+from connectinfer.distributions.latent_path import LatentPath
+from connectinfer.dynamics.low_rank import latent_step
+from connectinfer.latent.low_rank_network import (
+    example_recording,
+    initial_network,
+    recording_arrays,
+    sample_network,
+    tied_readout,
+)
+
+CARD = {"system": "latent dynamics", "engine": "svi", "minutes": 2}
+
+DIMS = {
+    "m": ["unit", "latent_dim"],
+    "m_diagonal": None,
+    "m_below": None,
+    "m_free": None,
+    "n": ["unit", "latent_dim"],
+    "n_residual": None,
+    "overlap_map": None,
+    "overlap": ["latent_dim", "latent_dim_in"],
+    "b": ["unit", "input"],
+    "d": ["unit"],
+    "gain": ["unit"],
+    "bias": ["unit"],
+    "noise": ["unit"],
+    "latent": ["trial", "time", "latent_dim"],
+}
+
+
+def inputs(
+    data: xr.Dataset, *, rank: int = 2, tau: float = 0.1, nonlinearity: str = "tanh"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arrays and coordinates from a recording of rates or fluorescence; `tau` in seconds."""
+    kind = "rates" if observed_kind(data) == "rates" else "fluorescence"
+    return recording_arrays(data, kind, rank=rank, tau=tau, nonlinearity=nonlinearity)
+
+
+def model(activity, mask, filtered, order, rank, alpha, tau, nonlinearity, **_):
+    """Joint law of network, paths and signal; `activity=None` draws a signal."""
+    network = sample_network(order, rank, filtered.shape[-1], tau, nonlinearity)
+    sigma = numpyro.sample("process_noise", dist.LogNormal(jnp.log(0.05), 1.0))
+    s0 = numpyro.sample("initial_scale", dist.LogNormal(0.0, 0.5))
+    path = LatentPath(jax.tree_util.Partial(latent_step, network, alpha), sigma, s0, filtered, rank)
+    latent = numpyro.sample("latent", path.to_event(1))
+    mean = tied_readout(network, latent, filtered, bias_loc=0.0, bias_scale=1.0)
+    noise = numpyro.sample("noise", dist.LogNormal(jnp.full(mask.shape[-1], jnp.log(0.5)), 0.7).to_event(1))
+    n_trials, n_bins, n_units = mask.shape
+    with (
+        numpyro.plate("trial", n_trials, dim=-3),
+        numpyro.plate("time", n_bins, dim=-2),
+        numpyro.plate("unit", n_units, dim=-1),
+    ):
+        numpyro.sample("signal", dist.Normal(mean, noise).mask(mask), obs=activity)
+
+
+def initial(activity, mask, order, rank, alpha, nonlinearity, **_):
+    """Start values of the sites from principal components."""
+    return initial_network(activity, mask, order, rank, alpha, nonlinearity, counts=False)
+
+
+def example(key: jax.Array) -> xr.Dataset:
+    """A recording of 12 units in 6 trials of 40 bins of 10 ms, drawn from the model."""
+    return example_recording(key, model, "signal", "fluorescence")

@@ -1,0 +1,96 @@
+"""Low-rank recurrent network without process noise, observed through spike counts: an exact latent ODE.
+
+Generative story:
+    network    m, n, b, d of the recorded units      (priors: connectinfer.latent.low_rank_network.sample_network)
+    path       z(0) ~ N(0, s0^2 I) for every trial,  tau dz/dt = -z + (1/K) sum_i n_i phi(h_i),
+               h_i = m_i . z + b_i . v + d_i          (Tsit5, steps of at most tau / 2)
+    counts     y_ti ~ Poisson(exp(gain_i h_ti + bias_i))
+
+Symbols: latent z (trial, time, latent_dim), determined by its first bin; loadings m, n (unit, latent_dim); input
+loadings b (unit, input); potential bias d (unit); gain, bias (unit; bias in log spikes per bin); s0 (initial_scale); v,
+the inputs after `tau dv/dt = -v + u`, constant within bins.
+
+Source: Mastrogiuseppe & Ostojic, Neuron 99, 609 (2018), doi:10.1016/j.neuron.2018.07.003, equations 1-5.
+Differs from the source: as `low_rank_rnn_poisson`, without its process noise and without time discretisation. Few
+parameters and no approximation of paths: the reference that approximate fits are held against.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import xarray as xr
+
+from connectinfer.distributions.poisson_log_rate import PoissonLogRate
+from connectinfer.dynamics.simulate import simulate
+from connectinfer.latent.low_rank_network import (
+    example_recording,
+    initial_network,
+    recording_arrays,
+    sample_network,
+    tied_readout,
+)
+
+CARD = {"system": "latent dynamics", "engine": "nuts", "minutes": 10}
+
+DIMS = {
+    "m": ["unit", "latent_dim"],
+    "m_diagonal": None,
+    "m_below": None,
+    "m_free": None,
+    "n": ["unit", "latent_dim"],
+    "n_residual": None,
+    "overlap_map": None,
+    "overlap": ["latent_dim", "latent_dim_in"],
+    "b": ["unit", "input"],
+    "d": ["unit"],
+    "gain": ["unit"],
+    "bias": ["unit"],
+    "initial_latent": ["trial", "latent_dim"],
+    "latent": ["trial", "time", "latent_dim"],
+    "failed_solves": ["trial"],
+}
+
+
+def inputs(
+    data: xr.Dataset, *, rank: int = 2, tau: float = 0.1, nonlinearity: str = "tanh"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arrays and coordinates from a recording of counts; `tau` in seconds."""
+    return recording_arrays(data, "counts", rank=rank, tau=tau, nonlinearity=nonlinearity)
+
+
+def model(activity, mask, stimulus, order, rank, alpha, tau, nonlinearity, **_):
+    """Joint law of network, initial states and counts; `activity=None` draws counts."""
+    n_trials, n_bins, n_units = mask.shape
+    network = sample_network(order, rank, stimulus.shape[-1], tau, nonlinearity)
+    s0 = numpyro.sample("initial_scale", dist.LogNormal(0.0, 0.5))
+    start = numpyro.sample("initial_latent", dist.Normal(jnp.zeros((n_trials, rank)), s0).to_event(2))
+    time = alpha * tau * np.arange(n_bins)
+    path = simulate(network, start, time, inputs=stimulus if stimulus.shape[-1] else None)
+    numpyro.deterministic("failed_solves", path.failed)
+    # A failed solve rejects the draw; its path must not reach the likelihood, where NaN would spread to gradients.
+    numpyro.factor("solved", jnp.where(path.failed.any(), -jnp.inf, 0.0))
+    latent = numpyro.deterministic("latent", jnp.where(path.failed[:, None, None], 0.0, path.latent))
+    log_rate = tied_readout(network, latent, path.filtered_inputs, bias_loc=-2.0, bias_scale=2.0)
+    with (
+        numpyro.plate("trial", n_trials, dim=-3),
+        numpyro.plate("time", n_bins, dim=-2),
+        numpyro.plate("unit", n_units, dim=-1),
+    ):
+        numpyro.sample("counts", PoissonLogRate(log_rate).mask(mask), obs=activity)
+
+
+def initial(activity, mask, order, rank, alpha, nonlinearity, **_):
+    """Start values of the sites from principal components."""
+    values = initial_network(activity, mask, order, rank, alpha, nonlinearity, counts=True)
+    values["initial_latent"] = values.pop("latent")[:, 0]
+    del values["process_noise"]
+    return values
+
+
+def example(key: jax.Array) -> xr.Dataset:
+    """A recording of 12 units in 6 trials of 40 bins of 10 ms, drawn from the model."""
+    return example_recording(key, model, "counts", "counts")

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from connectinfer.data.spike_times import align_spikes, bin_spikes
+
+SPIKES = {"a": [0.05, 0.1, 0.3, 0.31], "b": [0.29], "c": []}
+
+
+def test_hand_counted_bins_contain_their_start_and_not_their_end():
+    made = bin_spikes(SPIKES, bin_width=0.1)
+    # 0.3 / 0.1 is 2.9999999999999996, and yet 0.3 belongs to the fourth bin.
+    assert made["counts"].sel(unit="a").values.tolist() == [[1, 1, 0, 2]]
+    assert made["counts"].sel(unit="b").values.tolist() == [[0, 0, 1, 0]]
+    assert made["time"].values == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+def test_times_with_their_units_count_as_the_mapping_does():
+    times = np.concatenate([np.asarray(each, float) for each in SPIKES.values()])
+    clusters = np.repeat([10, 20, 30], [len(each) for each in SPIKES.values()])
+    order = np.argsort(times)
+    made = bin_spikes((times[order], clusters[order]), bin_width=0.1)
+    assert made["unit"].values.tolist() == [10, 20]
+    assert made["counts"].values.tolist() == bin_spikes(SPIKES, bin_width=0.1)["counts"].values[:, :, :2].tolist()
+
+
+def test_a_bin_beyond_the_stop_is_left_out():
+    made = bin_spikes(SPIKES, bin_width=0.1, start=0.05, stop=0.34)
+    assert made["time"].values == pytest.approx([0.05, 0.15])
+    assert made["counts"].sel(unit="a").values.tolist() == [[2, 0]]
+
+
+def test_binning_agrees_with_numpy_histogram():
+    rng = np.random.default_rng(0)
+    times = np.sort(rng.uniform(0, 50, 4000))
+    clusters = rng.integers(0, 5, 4000)
+    made = bin_spikes((times, clusters), bin_width=0.02, start=0.0, stop=50.0)
+    for unit in range(5):
+        expected, _ = np.histogram(times[clusters == unit], np.arange(2501) * 0.02)
+        assert np.array_equal(made["counts"].sel(unit=unit).values[0], expected)
+
+
+def test_aligned_trials_count_around_their_events():
+    made = align_spikes(SPIKES, [0.3, 0.1], bin_width=0.1, window=(-0.1, 0.2))
+    assert made["time"].values == pytest.approx([-0.1, 0.0, 0.1])
+    assert made["counts"].sel(unit="a").values.tolist() == [[0, 2, 0], [1, 1, 0]]
+    assert made["event"].values.tolist() == [0.3, 0.1]
+    assert made["mask"].values.all()
+
+
+def test_trials_that_stop_earlier_are_masked():
+    made = align_spikes(SPIKES, [0.0, 0.2], bin_width=0.1, stops=[0.4, 0.35])
+    assert made["counts"].sel(unit="a").values.tolist() == [[1, 1, 0, 2], [0, 0, 0, 0]]
+    assert made["mask"].sel(unit="a").values.sum(1).tolist() == [4, 1]
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5, 5.0, 50.0])
+def test_poisson_trains_from_sparse_to_fast_pass_as_seconds(rate):
+    rng = np.random.default_rng(1)
+    times = {unit: np.sort(rng.uniform(0, 2000, rng.poisson(2000 * rate))) for unit in range(10)}
+    assert bin_spikes(times, bin_width=0.5)["counts"].values.sum() == sum(len(each) for each in times.values())
+
+
+@pytest.mark.parametrize("rate", [1.0, 5.0, 20.0])
+def test_the_same_trains_in_milliseconds_are_refused(rate):
+    rng = np.random.default_rng(2)
+    trains = {unit: 1000 * np.cumsum(0.002 + rng.exponential(1 / rate, 200)) for unit in range(10)}
+    with pytest.raises(ValueError, match="look like milliseconds"):
+        bin_spikes(trains, bin_width=0.01)

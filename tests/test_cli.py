@@ -1,0 +1,264 @@
+"""The command line: what it prints, what it writes, and the exit codes that scripts rely on."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+from typer.testing import CliRunner
+
+from connectinfer.cli import app
+from connectinfer.data.recording import recording
+from connectinfer.zoo import list_models
+
+MODEL = '''"""Coin flips."""
+
+import jax
+import jax.numpy as jnp
+from connectinfer.data.recording import recording
+
+CARD = {"system": "coins", "engine": "nuts", "minutes": 1}
+DIMS = {}
+
+
+def inputs(data):
+    return {}, {}
+
+
+def model():
+    return None
+
+
+def example(key):
+    return recording(time=0.1, counts=jax.random.poisson(key, 1.0, (2, 5, 3)))
+'''
+
+
+@pytest.fixture(autouse=True)
+def settings_of_jax_are_put_back(monkeypatch, tmp_path):
+    names = (
+        "jax_enable_x64",
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_traceback_filtering",
+    )
+    before = {name: getattr(jax.config, name) for name in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.chdir(tmp_path)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture
+def run():
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def model_file(tmp_path):
+    path = tmp_path / "coins.py"
+    path.write_text(MODEL)
+    return path
+
+
+@pytest.fixture
+def recording_file(tmp_path):
+    path = tmp_path / "spikes.nc"
+    recording(time=0.1, counts=np.ones((2, 5, 3), int)).to_netcdf(path, engine="h5netcdf")
+    return path
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """Replaces inference and judgement; `calls` are the arguments of `fit`, the rest is what it returns."""
+    fake = SimpleNamespace(calls=[], status="finished", passed=True, error=None)
+
+    def fit(model, data, *, engine=None, seed=0, **options):
+        fake.calls.append({"model": model, "data": data, "engine": engine, "seed": seed, "options": options})
+        if fake.error is not None:
+            raise fake.error
+        posterior = xr.Dataset({"p": (("chain", "draw"), np.zeros((1, 4)))})
+        return xr.DataTree.from_dict({"/": xr.Dataset(attrs={"status": fake.status}), "posterior": posterior})
+
+    def diagnose(result):
+        assert "posterior" in result.children
+        return SimpleNamespace(
+            passed=fake.passed, to_markdown=lambda: "| concern | verdict |\n|---|---|\n| R-hat | ok |"
+        )
+
+    monkeypatch.setitem(sys.modules, "connectinfer.inference.fit", SimpleNamespace(fit=fit))
+    monkeypatch.setitem(sys.modules, "connectinfer.diagnostics.checks", SimpleNamespace(diagnose=diagnose))
+    return fake
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["models"], ["--version"]])
+def test_help_and_the_list_of_models_import_no_jax(arguments, tmp_path):
+    code = (
+        "import sys, json\nfrom connectinfer.cli import app\n"
+        "try:\n    app(sys.argv[1:])\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert not {"jax", "numpyro", "xarray", "arviz", "matplotlib"} & loaded
+    assert len(done.stdout.splitlines()) > 1
+
+
+def test_the_installed_command_lists_the_zoo(tmp_path):
+    command = [Path(sys.executable).with_name("connectinfer"), "models"]
+    environment = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert all(card.name in done.stdout for card in list_models())
+
+
+def test_without_a_command_the_help_is_shown(run):
+    result = run()
+    assert result.exit_code == 0
+    assert "doctor" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["fit"], ["fit", "x.nc", "--model", "m", "--nonsense"]])
+def test_mistyped_commands_are_user_errors(run, arguments):
+    assert run(*arguments).exit_code == 1
+
+
+def test_a_fit_passes_everything_on_and_writes_what_comes_back(run, engine, recording_file, model_file):
+    options = ["--rank", 2, "--option", "steps=50", "--option", "guide=flow", "--option", "tied=true"]
+    result = run("fit", recording_file, "--model", model_file, *options, "--engine", "svi", "--seed", 7)
+    assert result.exit_code == 0, result.output
+    (call,) = engine.calls
+    assert call["model"].CARD["system"] == "coins"
+    assert (call["engine"], call["seed"]) == ("svi", 7)
+    assert call["options"] == {"rank": 2, "steps": 50, "guide": "flow", "tied": True}
+    assert call["data"].sizes == {"trial": 2, "time": 5, "unit": 3}
+    assert "counts of 2 trials x 5 bins x 3 units, bins of 0.1 s" in result.stderr
+    assert "| R-hat | ok |" in result.stdout
+    with xr.open_datatree("fit.nc", engine="h5netcdf") as written:
+        assert written["posterior"]["p"].shape == (1, 4)
+
+
+def test_fields_and_values_reach_the_reader(run, engine, model_file, tmp_path):
+    np.savez(tmp_path / "spikes.npz", spikes=np.ones((2, 5, 3), int))
+    fields = ["--field", "counts=spikes", "--value", "bin_width=0.02"]
+    result = run("fit", "spikes.npz", "--model", model_file, *fields)
+    assert result.exit_code == 0, result.output
+    assert engine.calls[0]["data"].attrs["bin_width"] == pytest.approx(0.02)
+
+
+def test_failed_diagnostics_leave_with_3_and_the_file_is_there(run, engine, recording_file, model_file, tmp_path):
+    engine.passed = False
+    assert run("fit", recording_file, "--model", model_file).exit_code == 3
+    assert run("diagnose", tmp_path / "fit.nc").exit_code == 3
+    engine.passed = True
+    assert run("diagnose", tmp_path / "fit.nc").exit_code == 0
+
+
+def test_an_interrupted_fit_is_written_and_said_to_be_partial(run, engine, recording_file, model_file, tmp_path):
+    engine.status = "interrupted"
+    result = run("fit", recording_file, "--model", model_file)
+    assert result.exit_code == 0
+    assert "interrupted; wrote what there was to fit.nc" in result.stderr
+    assert (tmp_path / "fit.nc").is_file()
+
+
+def test_an_interruption_before_any_draw_writes_nothing(run, engine, recording_file, model_file, tmp_path):
+    engine.error = KeyboardInterrupt()
+    result = run("fit", recording_file, "--model", model_file)
+    assert result.exit_code == 130
+    assert "nothing else was kept" in result.stderr
+    assert not list(tmp_path.glob("fit.nc*"))
+
+
+def test_an_existing_result_is_overwritten_only_with_force(run, engine, recording_file, model_file, tmp_path):
+    (tmp_path / "fit.nc").write_text("precious")
+    result = run("fit", recording_file, "--model", model_file)
+    assert result.exit_code == 1
+    assert "fit.nc exists; name another file with --output, or give --force" in result.stderr
+    assert not engine.calls
+    assert (tmp_path / "fit.nc").read_text() == "precious"
+    assert run("fit", recording_file, "--model", model_file, "--force").exit_code == 0
+    assert (tmp_path / "fit.nc").read_bytes() != b"precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(
+            ["fit", "spikes.nc", "--model", "low_rank_rnn_poison"], "Unknown model 'low_rank_rnn_poison'", id="model"
+        ),
+        pytest.param(["fit", "spikes.nc", "--model", "other.py"], "No model file at 'other.py'", id="model file"),
+        pytest.param(["fit", "absent.nc", "--model", "coins.py"], "absent.nc", id="recording"),
+        pytest.param(
+            ["fit", "spikes.nc", "--model", "coins.py", "--output", "fit.txt"], "must end in .nc", id="suffix"
+        ),
+        pytest.param(
+            ["fit", "spikes.nc", "--model", "coins.py", "--output", "no/fit.nc"], "does not exist", id="folder"
+        ),
+        pytest.param(["fit", "spikes.nc", "--model", "coins.py", "--option", "steps"], "takes key=value", id="pair"),
+        pytest.param(
+            ["fit", "spikes.nc", "--model", "coins.py", "--rank", "2", "--option", "rank=3"], "given twice", id="twice"
+        ),
+        pytest.param(["simulate", "coins.py", "--output", "spikes.nc"], "spikes.nc exists", id="simulate"),
+        pytest.param(["diagnose", "absent.nc"], "No result at absent.nc", id="result"),
+        pytest.param(["diagnose", "coins.py"], "no netCDF file, or a damaged one", id="damaged"),
+        pytest.param(["diagnose", "spikes.nc"], "no group `posterior`, but counts, mask", id="not a result"),
+        pytest.param(["demo", "--output", "."], "is not empty", id="demo"),
+    ],
+)
+@pytest.mark.usefixtures("engine", "recording_file", "model_file")
+def test_a_user_error_is_one_message_without_traceback(run, arguments, message):
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert run(*arguments, "--debug").exception.__class__ is not SystemExit
+
+
+def test_a_defect_keeps_its_traceback(run, model_file):
+    model_file.write_text(MODEL.replace("jax.random.poisson(key, 1.0, (2, 5, 3))", "jnp.ones(3) + jnp.ones(4)"))
+    assert isinstance(run("simulate", model_file).exception, TypeError)
+
+
+def test_simulate_writes_a_recording_that_the_seed_repeats(run, model_file, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        result = run("simulate", model_file, "--output", f"{name}.nc", "--seed", seed)
+        assert result.exit_code == 0, result.output
+    a, b, c = (xr.load_dataset(tmp_path / f"{name}.nc", engine="h5netcdf")["counts"].values for name in "abc")
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("float32", False), ("float64", True)])
+def test_precision_is_set_before_the_fit(run, engine, recording_file, model_file, precision, expected):
+    seen = []
+    engine.calls = SimpleNamespace(append=lambda _: seen.append(jax.config.jax_enable_x64))
+    assert run("fit", recording_file, "--model", model_file, "--precision", precision).exit_code == 0
+    assert seen == [expected]
+
+
+def test_the_demo_gets_its_folder_and_its_exit_code_is_ours(run, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setitem(
+        sys.modules,
+        "connectinfer.demo",
+        SimpleNamespace(run_demo=lambda folder, *, seed: calls.append((folder, seed)) or 3),
+    )
+    assert run("demo", "--output", tmp_path / "new", "--seed", 5).exit_code == 3
+    assert calls == [(tmp_path / "new", 5)]
+    assert (tmp_path / "new").is_dir()
+
+
+def test_doctor_reports_the_machine(run, tmp_path):
+    result = run("doctor")
+    assert result.exit_code == 0, result.output
+    for text in (jax.__version__, "cpu:0", "float32", str(tmp_path / "cache"), "cores"):
+        assert text in result.stdout.replace("\n", "")
