@@ -29,31 +29,26 @@ from connectinfer.data.recording import observed_kind
 from connectinfer.distributions.latent_path import LatentPath
 from connectinfer.dynamics.low_rank import latent_step
 from connectinfer.latent.low_rank_network import (
+    NETWORK_COORDINATES,
     example_recording,
     initial_network,
     recording_arrays,
     sample_network,
-    tied_readout,
 )
 
 CARD = {"system": "latent dynamics", "engine": "svi", "minutes": 2}
 
 DIMS = {
     "m": ["unit", "latent_dim"],
-    "m_diagonal": None,
-    "m_below": None,
-    "m_free": None,
     "n": ["unit", "latent_dim"],
-    "n_residual": None,
-    "overlap_map": None,
-    "overlap": ["latent_dim", "latent_dim_in"],
     "b": ["unit", "input"],
     "d": ["unit"],
     "gain": ["unit"],
     "bias": ["unit"],
+    "overlap": ["latent_dim", "latent_dim_in"],
     "noise": ["unit"],
     "latent": ["trial", "time", "latent_dim"],
-}
+} | dict.fromkeys(NETWORK_COORDINATES)
 
 
 def inputs(
@@ -66,12 +61,12 @@ def inputs(
 
 def model(activity, mask, filtered, order, rank, alpha, tau, nonlinearity, **_):
     """Joint law of network, paths and signal; `activity=None` draws a signal."""
-    network = sample_network(order, rank, filtered.shape[-1], tau, nonlinearity)
+    units = sample_network(order, rank, filtered.shape[-1], tau, nonlinearity, bias_loc=0.0, bias_scale=1.0)
     sigma = numpyro.sample("process_noise", dist.LogNormal(jnp.log(0.05), 1.0))
     s0 = numpyro.sample("initial_scale", dist.LogNormal(0.0, 0.5))
-    path = LatentPath(jax.tree_util.Partial(latent_step, network, alpha), sigma, s0, filtered, rank)
+    path = LatentPath(jax.tree_util.Partial(latent_step, units.network, alpha), sigma, s0, filtered, rank)
     latent = numpyro.sample("latent", path.to_event(1))
-    mean = tied_readout(network, latent, filtered, bias_loc=0.0, bias_scale=1.0)
+    mean = units.read_out(latent, filtered)
     noise = numpyro.sample("noise", dist.LogNormal(jnp.full(mask.shape[-1], jnp.log(0.5)), 0.7).to_event(1))
     n_trials, n_bins, n_units = mask.shape
     with (

@@ -27,32 +27,26 @@ import xarray as xr
 from connectinfer.distributions.poisson_log_rate import PoissonLogRate
 from connectinfer.dynamics.simulate import simulate
 from connectinfer.latent.low_rank_network import (
+    NETWORK_COORDINATES,
     example_recording,
     initial_network,
     recording_arrays,
     sample_network,
-    tied_readout,
 )
 
 CARD = {"system": "latent dynamics", "engine": "nuts", "minutes": 10}
 
 DIMS = {
     "m": ["unit", "latent_dim"],
-    "m_diagonal": None,
-    "m_below": None,
-    "m_free": None,
     "n": ["unit", "latent_dim"],
-    "n_residual": None,
-    "overlap_map": None,
-    "overlap": ["latent_dim", "latent_dim_in"],
     "b": ["unit", "input"],
     "d": ["unit"],
     "gain": ["unit"],
     "bias": ["unit"],
-    "initial_latent": ["trial", "latent_dim"],
+    "overlap": ["latent_dim", "latent_dim_in"],
     "latent": ["trial", "time", "latent_dim"],
     "failed_solves": ["trial"],
-}
+} | dict.fromkeys((*NETWORK_COORDINATES, "initial_drive"))
 
 
 def inputs(
@@ -65,16 +59,19 @@ def inputs(
 def model(activity, mask, stimulus, order, rank, alpha, tau, nonlinearity, **_):
     """Joint law of network, initial states and counts; `activity=None` draws counts."""
     n_trials, n_bins, n_units = mask.shape
-    network = sample_network(order, rank, stimulus.shape[-1], tau, nonlinearity)
+    units = sample_network(order, rank, stimulus.shape[-1], tau, nonlinearity, bias_loc=-2.0, bias_scale=2.0)
     s0 = numpyro.sample("initial_scale", dist.LogNormal(0.0, 0.5))
-    start = numpyro.sample("initial_latent", dist.Normal(jnp.zeros((n_trials, rank)), s0).to_event(2))
+    # Sampled as what it contributes to the anchors' read-out, which is what data determine.
+    law = dist.MultivariateNormal(jnp.zeros((n_trials, rank)), scale_tril=s0 * units.anchors)
+    drive = numpyro.sample("initial_drive", law.to_event(1))
+    start = jax.scipy.linalg.solve_triangular(units.anchors, drive.T, lower=True).T
     time = alpha * tau * np.arange(n_bins)
-    path = simulate(network, start, time, inputs=stimulus if stimulus.shape[-1] else None)
+    path = simulate(units.network, start, time, inputs=stimulus if stimulus.shape[-1] else None)
     numpyro.deterministic("failed_solves", path.failed)
     # A failed solve rejects the draw; its path must not reach the likelihood, where NaN would spread to gradients.
     numpyro.factor("solved", jnp.where(path.failed.any(), -jnp.inf, 0.0))
     latent = numpyro.deterministic("latent", jnp.where(path.failed[:, None, None], 0.0, path.latent))
-    log_rate = tied_readout(network, latent, path.filtered_inputs, bias_loc=-2.0, bias_scale=2.0)
+    log_rate = units.read_out(latent, path.filtered_inputs)
     with (
         numpyro.plate("trial", n_trials, dim=-3),
         numpyro.plate("time", n_bins, dim=-2),
@@ -86,7 +83,9 @@ def model(activity, mask, stimulus, order, rank, alpha, tau, nonlinearity, **_):
 def initial(activity, mask, order, rank, alpha, nonlinearity, **_):
     """Start values of the sites from principal components."""
     values = initial_network(activity, mask, order, rank, alpha, nonlinearity, counts=True)
-    values["initial_latent"] = values.pop("latent")[:, 0]
+    block = np.diag(values["loading_diagonal"])
+    block[np.tril_indices(rank, -1)] = values.get("loading_below", [])
+    values["initial_drive"] = values.pop("latent")[:, 0] @ block.T
     del values["process_noise"]
     return values
 

@@ -1,1 +1,1 @@
-"""Judgement of a result: one verdict per concern, and the alignment that has to come first."""
+"""Is the fit to be trusted? Verdicts in plain words."""

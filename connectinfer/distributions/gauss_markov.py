@@ -1,5 +1,8 @@
 """Gaussian Markov chains with free coefficients: the variational family of latent paths."""
 
+# NumPyro declares these class attributes as properties and lists, and assigns constraints and tuples itself.
+# pyright: reportAssignmentType=false
+
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -48,8 +51,8 @@ class GaussMarkov(dist.Distribution):
         _, later = jax.lax.scan(step, kicks[0], (propagator, kicks[1:]))
         return self.loc + jnp.moveaxis(jnp.concatenate([kicks[:1], later]), 0, -2)
 
-    def log_prob(self, value: Float[Array, "*shape time dim"]) -> Float[Array, "*shape"]:
-        """Log density of whole paths."""
+    def log_prob(self, value: Float[Array, "*shape time dim"]) -> Float[Array, "*scored"]:
+        """Log density of whole paths, whose batch axes are broadcast against those of `loc`."""
         deviation = value - self.loc
         innovation = jnp.concatenate(
             [deviation[..., :1, :], deviation[..., 1:, :] - _times(self.propagator, deviation[..., :-1, :])], axis=-2

@@ -1,5 +1,8 @@
 """Prior law of a latent path: a nonlinear Gaussian Markov chain."""
 
+# NumPyro declares these class attributes as properties and lists, and assigns constraints and tuples itself.
+# pyright: reportAssignmentType=false
+
 from collections.abc import Callable
 
 import jax
@@ -7,7 +10,6 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 from numpyro.distributions import constraints
-from numpyro.util import is_prng_key
 
 
 class LatentPath(dist.Distribution):
@@ -44,7 +46,6 @@ class LatentPath(dist.Distribution):
 
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*shape time latent_dim"]:
         """Draws paths bin by bin."""
-        assert is_prng_key(key)
         shape = (*sample_shape, *self.batch_shape)
         noise = jax.random.normal(key, (self.event_shape[0], *shape, self.latent_dim))
         inputs = jnp.moveaxis(jnp.broadcast_to(self.inputs, (*shape, *self.inputs.shape[-2:])), -2, 0)
@@ -58,8 +59,8 @@ class LatentPath(dist.Distribution):
         _, later = jax.lax.scan(step, first, (inputs[:-1], noise[1:]))
         return jnp.moveaxis(jnp.concatenate([first[None], later]), 0, -2)
 
-    def log_prob(self, value: Float[Array, "*shape time latent_dim"]) -> Float[Array, "*shape"]:
-        """Log density of whole paths; all transitions are evaluated at once."""
+    def log_prob(self, value: Float[Array, "*shape time latent_dim"]) -> Float[Array, "*scored"]:
+        """Log density of whole paths, all transitions at once; batch axes are broadcast against those of `inputs`."""
         residual = value[..., 1:, :] - self.transition(value[..., :-1, :], self.inputs[..., :-1, :])
         return _isotropic(value[..., 0, :], self.initial_scale).sum(-1) + _isotropic(residual, self.process_noise).sum(
             (-2, -1)

@@ -1,5 +1,8 @@
 """Poisson counts given their log rate."""
 
+# NumPyro declares these class attributes as properties and lists, and assigns constraints and tuples itself.
+# pyright: reportAssignmentType=false
+
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -26,8 +29,8 @@ class PoissonLogRate(dist.Distribution):
         """Draws counts."""
         return jax.random.poisson(key, jnp.exp(self.log_rate), sample_shape + self.batch_shape)
 
-    def log_prob(self, value: Num[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Log probability of counts."""
+    def log_prob(self, value: Num[Array, "*shape"]) -> Float[Array, "*scored"]:
+        """Log probability of counts, whose shape is broadcast against that of `log_rate`."""
         return value * self.log_rate - jnp.exp(self.log_rate) - _log_factorial(value)
 
     @property
@@ -37,7 +40,7 @@ class PoissonLogRate(dist.Distribution):
 
 
 def _log_factorial(count: Num[Array, "*shape"]) -> Float[Array, "*shape"]:
-    # Stirling's series at y + 4, brought back to y by the recurrence; relative error below 1e-7.
+    # Stirling's series at y + 4, brought back to y by the recurrence; truncation error below 4e-8.
     y = jnp.asarray(count, float)
     x = y + 4.0
     series = (

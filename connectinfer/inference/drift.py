@@ -27,7 +27,7 @@ def drift_group(posterior: xr.Dataset, inputs: Mapping[str, Any]) -> xr.Dataset 
     z, v, occupancy = _visited(posterior, np.asarray(inputs["filtered"]), np.asarray(inputs["mask"]))
     network_draws = {name: jnp.asarray(posterior[name].values) for name in ("m", "n", "b", "d") if name in posterior}
     evaluate = eqx.filter_jit(
-        lambda draws: jax.vmap(jax.vmap(lambda draw: recurrent_drift(_network(draw, inputs), z, v)))(draws)
+        lambda draws: jax.vmap(jax.vmap(lambda draw: recurrent_drift(_network(draw, inputs), jnp.asarray(z), jnp.asarray(v))))(draws)
     )
     return xr.Dataset(
         {"recurrent_drift": (("chain", "draw", "point", "latent_dim"), np.asarray(evaluate(network_draws)))},

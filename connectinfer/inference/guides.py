@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from flowjax.experimental.numpyro import distribution_to_numpyro, register_params
+from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 from numpyro import handlers
 from numpyro.distributions import constraints
@@ -86,7 +87,7 @@ def _constructor(kind: str | Callable) -> Callable[..., Guide]:
 
 
 def _depends_on_values(support: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(support))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(support))
 
 
 def masked_autoregressive(key: jax.Array, base_dist: Any) -> Any:
@@ -120,7 +121,8 @@ class AutoFlow(autoguide.AutoContinuous):
         scale = numpyro.param(
             f"{self.prefix}_scale", jnp.full(self.latent_dim, 0.1), constraint=constraints.softplus_positive
         )
-        affine = dist.transforms.AffineTransform(loc, scale, domain=constraints.real_vector)
+        # NumPyro types parameters as ArrayLike | None; here they are arrays.
+        affine = dist.transforms.AffineTransform(loc, scale, domain=constraints.real_vector)  # pyright: ignore[reportArgumentType]
         return dist.TransformedDistribution(distribution_to_numpyro(flow), affine)
 
 

@@ -15,7 +15,7 @@ from numpyro.infer.hmc import hmc
 
 from connectinfer.inference.preflight import check_model
 from connectinfer.inference.result import Labels, build_result
-from connectinfer.inference.start import central_start, chain_starts, constrain, potential
+from connectinfer.inference.start import chain_coordinates, constrain, potential
 from connectinfer.inference.trace import bind, describe_sites, map_draws
 from connectinfer.optimisation.progress import compile_timed, progress_bar
 
@@ -34,9 +34,9 @@ _CHUNKS = 40
 
 
 class _Draws(NamedTuple):
-    """Unconstrained sites and statistics, stacked as (chain, step, ...)."""
+    """Coordinates and statistics, stacked as (chain, step, ...)."""
 
-    sites: PyTree
+    coordinates: PyTree
     stats: dict[str, Any]
 
 
@@ -57,8 +57,9 @@ def sample_nuts(
 ) -> xr.DataTree:
     """Posterior draws by NumPyro's NUTS.
 
-    Chains start at `initial` (values of sites, constrained space) plus a jitter of 0.1 in the unconstrained space; sites
-    it does not name start at their prior median. Without `initial`, chains start uniformly within two units of zero.
+    `initial` holds start values of sites (constrained space). With it, chains start as draws of the Laplace
+    approximation at the mode reached from there, and move in coordinates where that is a standard normal; sites it does
+    not name begin at their prior median. Without it, chains start uniformly within two units of zero, unconstrained.
     `chain_method` is `"vectorized"` (one batch), `"parallel"` (one device a chain; not for models with a diffrax solve,
     whose reverse mode JAX cannot shard) or `"sequential"`. Ctrl-C ends the run and returns the draws so far.
     `kernel_options` are those of `numpyro.infer.NUTS` that `NUTS_OPTIONS` lists, such as `target_accept_prob` and
@@ -80,17 +81,16 @@ def sample_nuts(
     key_start, key_kernel = jax.random.split(key_chains)
     sites = describe_sites(bound, arrays)
     prior = {name: value for name, value in preflight.prior.items() if sites[name].kind == "latent"}
-    centre = central_start(bound, arrays, prior, dict(initial or {}))
-    starts = chain_starts(key_start, bound, arrays, centre, chains, spread=initial is None)
-    init_kernel, sample_kernel = hmc(potential_fn_gen=lambda arrays: partial(potential, bound, arrays), algo="NUTS")
-    initialise = partial(init_kernel, num_warmup=warmup, max_tree_depth=max_tree_depth, **kernel_options)
-    start_chains = jax.jit(
-        jax.vmap(lambda free, key, arrays: initialise(free, rng_key=key, model_args=(arrays,)), (0, 0, None))
+    starts, to_free = chain_coordinates(key_start, bound, arrays, prior, initial, chains)
+    init_kernel, sample_kernel = hmc(
+        potential_fn_gen=lambda arrays: lambda x: potential(bound, arrays, to_free(x)), algo="NUTS"
     )
-    state = start_chains(starts, jax.random.split(key_kernel, chains), arrays)
+    initialise = partial(init_kernel, num_warmup=warmup, max_tree_depth=max_tree_depth, **kernel_options)
+    start_chains = jax.vmap(lambda x, key, arrays: initialise(x, rng_key=key, model_args=(arrays,)), (0, 0, None))
+    state = jax.jit(start_chains)(starts, jax.random.split(key_kernel, chains), arrays)
     run = _chunk_runner(sample_kernel, chain_method, max(min((warmup + draws) // _CHUNKS, 50), 1))
     collected, status = _drive(run, state, arrays, warmup, draws, show_progress)
-    samples = _constrain(bound, arrays, collected.sites)
+    samples = _constrain(bound, arrays, to_free, collected.coordinates)
     stats = {name: np.asarray(x) for name, x in collected.stats.items()}
     stats["tree_depth"] = np.floor(np.log2(stats["n_steps"])).astype(int) + 1
     stats["reached_max_tree_depth"] = stats["tree_depth"] >= max_tree_depth
@@ -175,9 +175,9 @@ def _drive(
     return joined, status
 
 
-def _constrain(bound: Callable, arrays: PyTree, sites: PyTree) -> dict[str, np.ndarray]:
-    n_chains, n_draws = jax.tree.leaves(sites)[0].shape[:2]
-    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), sites)
+def _constrain(bound: Callable, arrays: PyTree, to_free: Callable, coordinates: PyTree) -> dict[str, np.ndarray]:
+    n_chains, n_draws = jax.tree.leaves(coordinates)[0].shape[:2]
+    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), coordinates)
     keys = jax.random.split(jax.random.key(0), n_chains * n_draws)
-    constrained = map_draws(lambda _, free, arrays: constrain(bound, arrays, free), keys, flat, arrays)
+    constrained = map_draws(lambda _, x, arrays: constrain(bound, arrays, to_free(x)), keys, flat, arrays)
     return {n: np.asarray(x).reshape(n_chains, n_draws, *x.shape[1:]) for n, x in constrained.items()}

@@ -14,7 +14,16 @@ from jaxtyping import PRNGKeyArray
 from connectinfer.dynamics.gauge import align_loadings, rotate
 from connectinfer.inference.drift import drift_group
 from connectinfer.inference.preflight import FAILED_SOLVES
-from connectinfer.inference.trace import Site, Sites, describe_sites, evaluate, map_draws, observed_values, predict
+from connectinfer.inference.trace import (
+    Site,
+    Sites,
+    describe_sites,
+    evaluate,
+    expected_observations,
+    map_draws,
+    observed_values,
+    predict,
+)
 
 _MOST_PREDICTIVE_DRAWS = 200
 _MOST_PREDICTIVE_VALUES = 20_000_000
@@ -79,6 +88,7 @@ def build_result(
             by_chain(evaluated.log_likelihood), {n: _without_time(dims[n]) for n in observed}, labels.coords
         ),
         "posterior_predictive": _predictive(key_predict, bound, arrays, flat, n_chains, dims, labels.coords),
+        "expected": _dataset(_expected(bound, arrays, flat), dims, labels.coords, ()),
         "prior": _dataset({name: np.asarray(x)[None] for name, x in prior.items()}, dims, labels.coords),
         "observed_data": _dataset(data, dims, labels.coords, ()),
         "constant_data": _constant_data(inputs, labels.coords),
@@ -121,11 +131,12 @@ def _dataset(
 ) -> xr.Dataset:
     named = {n: ([*sample_dims, *d], x) for n, x in values.items() if (d := dims.get(n)) is not None}
     dataset = xr.Dataset(named)
-    used = {name: coords.get(name, np.arange(size)) for name, size in dataset.sizes.items()}
+    used = {name: coords.get(str(name), np.arange(size)) for name, size in dataset.sizes.items()}
     for name, values_of_dim in used.items():
         if len(values_of_dim) != dataset.sizes[name]:
             raise ValueError(
-                f"Dimension {name!r} has {dataset.sizes[name]} entries in the model but {len(values_of_dim)} coordinates."
+                f"Dimension {name!r} has {dataset.sizes[name]} entries in the model but {len(values_of_dim)} "
+                "coordinates."
             )
     return dataset.assign_coords({name: (name, np.asarray(x)) for name, x in used.items()})
 
@@ -148,6 +159,12 @@ def _predictive(key, bound, arrays, flat, n_chains, dims, coords) -> xr.Dataset:
     values = {n: np.asarray(x).reshape(n_chains, n_draws, *x.shape[1:]) for n, x in drawn.items()}
     dataset = _dataset({n: _compact(x) for n, x in values.items()}, dims, coords)
     return dataset.assign_coords(draw=np.arange(n_draws) * stride)
+
+
+def _expected(bound: Callable, arrays: Mapping[str, Any], flat: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    stride = max(len(next(iter(flat.values()))) // _MOST_PREDICTIVE_DRAWS, 1)
+    means = expected_observations(bound, arrays, {name: x[::stride] for name, x in flat.items()})
+    return {name: np.asarray(x) for name, x in means.items()}
 
 
 def _compact(values: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, PRNGKeyArray
 from numpyro import handlers
 from numpyro.distributions import Unit
+from numpyro.infer.initialization import init_to_uniform
 
 Trace = dict[str, dict[str, Any]]
 Sites = dict[str, Array]
@@ -54,8 +55,12 @@ def bind(model: Callable, inputs: Mapping[str, Any]) -> tuple[Callable[[Mapping[
 
 
 def trace_model(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Trace:
-    """The trace of a bound model with `values` substituted and everything else drawn with `key`."""
-    return handlers.trace(handlers.seed(handlers.substitute(bound, data=dict(values)), key)).get_trace(arrays)
+    """The trace of a bound model with `values` substituted and everything else drawn with `key`.
+
+    Sites with an improper prior, which cannot be drawn, are uniform within 2 of zero in their unconstrained space.
+    """
+    seeded = handlers.seed(handlers.substitute(bound, data=dict(values)), key)
+    return handlers.trace(handlers.substitute(seeded, substitute_fn=_draw_improper)).get_trace(arrays)
 
 
 def describe_sites(bound: Callable, arrays: Mapping[str, Any]) -> dict[str, Site]:
@@ -111,17 +116,39 @@ def observed_values(bound: Callable, arrays: Mapping[str, Any]) -> Sites:
     return jax.jit(values)(jax.random.key(0), dict(arrays))
 
 
-def map_draws(function: Callable, keys: PRNGKeyArray, values: Mapping[str, Any], *arguments: Any) -> Any:
+def expected_observations(bound: Callable, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Sites:
+    """Means of the observed sites' distributions, averaged over the draws of `values` `(draw, ...)`."""
+
+    def means(draw: Mapping[str, Any], arrays: Mapping[str, Any]) -> Sites:
+        observed = observed_sites(trace_model(jax.random.key(0), bound, arrays, draw))
+        return {name: site["fn"].mean for name, site in observed.items()}
+
+    def average(values: Mapping[str, Any], arrays: Mapping[str, Any]) -> Sites:
+        first = jax.tree.map(lambda x: x[0], dict(values))
+        zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(means, first, arrays))
+        add = lambda total, draw: (jax.tree.map(jnp.add, total, means(draw, arrays)), None)  # noqa: E731
+        total, _ = jax.lax.scan(add, zero, dict(values))
+        return jax.tree.map(lambda x: x / len(next(iter(values.values()))), total)
+
+    return jax.jit(average)(dict(values), dict(arrays))
+
+
+def map_draws(function: Callable, keys: PRNGKeyArray, values: Any, *arguments: Any) -> Any:
     """`function(key, values of one draw, *arguments)` for one draw after the other, compiled.
 
     Draws are not batched: one fills the cores for any model worth the wait, and JAX's Poisson and gamma samplers take
     tens of seconds to compile under `vmap`.
     """
 
-    def run(keys: PRNGKeyArray, values: Mapping[str, Any], arguments: tuple) -> Any:
+    def run(keys: PRNGKeyArray, values: Any, arguments: tuple) -> Any:
         return jax.lax.map(lambda draw: function(draw[0], draw[1], *arguments), (keys, values))
 
-    return jax.jit(run)(keys, dict(values), arguments)
+    return jax.jit(run)(keys, values, arguments)
+
+
+def _draw_improper(site: Mapping[str, Any]) -> Any:
+    undrawn = site["type"] == "sample" and not site["is_observed"] and site["value"] is None
+    return init_to_uniform(site) if undrawn and _law(site) is dist.ImproperUniform else None
 
 
 def _kind(site: Mapping[str, Any]) -> str:

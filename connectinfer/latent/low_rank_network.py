@@ -1,7 +1,7 @@
 """A low-rank network as a latent variable: from a recording to arrays, its prior, and where a fit starts."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,26 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from numpyro import handlers
 
 from connectinfer.data.recording import check_recording, observed_kind, recording
+from connectinfer.distributions.latent_path import LatentPath
 from connectinfer.distributions.loadings import sample_anchored_loadings
-from connectinfer.dynamics.low_rank import LowRankRNN, filter_inputs, potentials
+from connectinfer.distributions.poisson_log_rate import PoissonLogRate
+from connectinfer.dynamics.low_rank import LowRankRNN, filter_inputs, latent_step, potentials
 from connectinfer.dynamics.nonlinearity import nonlinearity as named_nonlinearity
 from connectinfer.statistics.principal_components import principal_components
 
 # Smoothing (in time constants) under which principal components of spikes start to look like a path.
 _SMOOTHING = 0.35
+
+NETWORK_COORDINATES = (
+    "loading_diagonal",
+    "loading_below",
+    "loading_relative",
+    "input_loading",
+    "intercept",
+    "overlap_map",
+    "n_residual",
+)
+"""Sites of `sample_network` that only serve the sampler; the quantities of interest follow from them."""
 
 
 def recording_arrays(
@@ -34,8 +47,8 @@ def recording_arrays(
     `alpha` (bin width / tau), `tau`, `nonlinearity`.
 
     Raises:
-        ValueError: another kind of recording, a rank larger than the number of units or below 1, a bin wider than
-            `tau`, or an unknown nonlinearity.
+        ValueError: another kind of recording, trials of a single bin, a rank below 1 or larger than the number of
+            units or observed bins, a bin that is not shorter than `tau`, or an unknown nonlinearity.
     """
     check_recording(data)
     if observed_kind(data) != kind:
@@ -53,6 +66,10 @@ def recording_arrays(
         )
     named_nonlinearity(nonlinearity)
     activity, mask = np.asarray(data[kind], float), np.asarray(data["mask"], bool)
+    if not mask[:, 1:].any():
+        raise ValueError(
+            "No trial is observed beyond its first bin, so there are no dynamics to infer; use finer bins."
+        )
     alpha = bin_width / tau
     inputs = np.asarray(data["inputs"], float) if "inputs" in data else np.zeros((*activity.shape[:2], 0))
     arrays = {
@@ -71,42 +88,101 @@ def recording_arrays(
     return arrays, coords
 
 
-def sample_network(order: Int[Array, " unit"], rank: int, n_inputs: int, tau: float, nonlinearity: str) -> LowRankRNN:
-    r"""Prior over networks, with the recorded units as the network's neurons (K units).
+class ReadOutNetwork(NamedTuple):
+    """A network, the gain `(unit,)` and bias `(unit,)` by which its potentials h are read out (`gain h + bias`), and
+    the block L of the anchor units' `gain m`, so that `L z` is what the path contributes to their read-out."""
 
-    m_i ~ N(0, I) in the anchored gauge; n_i = A m_i + e_i with A ~ N(0, 1.5^2) per entry and e_i ~ N(0, I), so that
-    the overlap n^T m / K, which sets the dynamics, has the same prior for any number of units; b_i ~ N(0, I);
-    d_i ~ N(0, 0.5^2). Sites: `m_*`, `overlap_map`, `n_residual`, `b` (with inputs), `d`; deterministic `m`, `n`,
-    `overlap`.
-    """
-    n_units = len(order)
-    m = sample_anchored_loadings("m", order, rank)
-    overlap_map = numpyro.sample("overlap_map", dist.Normal(jnp.zeros((rank, rank)), 1.5).to_event(2))
-    residual = numpyro.sample("n_residual", dist.Normal(jnp.zeros((n_units, rank)), 1.0).to_event(2))
-    n = numpyro.deterministic("n", m @ overlap_map.T + residual)
-    b = jnp.zeros((n_units, 0))
-    if n_inputs:
-        b = numpyro.sample("b", dist.Normal(jnp.zeros((n_units, n_inputs)), 1.0).to_event(2))
-    d = numpyro.sample("d", dist.Normal(jnp.zeros(n_units), 0.5).to_event(1))
-    numpyro.deterministic("overlap", n.T @ m / n_units)
-    return LowRankRNN(m=m, n=n, b=b, d=d, tau=tau, nonlinearity=nonlinearity)
+    network: LowRankRNN
+    gain: Float[Array, " unit"]
+    bias: Float[Array, " unit"]
+    anchors: Float[Array, "rank rank"]
+
+    def read_out(
+        self, latent: Float[Array, "trial time rank"], filtered: Float[Array, "trial time input"]
+    ) -> Float[Array, "trial time unit"]:
+        """The linear predictor of every unit and bin."""
+        return self.gain * potentials(self.network, latent, filtered) + self.bias
 
 
-def tied_readout(
-    network: LowRankRNN,
-    latent: Float[Array, "trial time rank"],
-    filtered: Float[Array, "trial time input"],
+def sample_network(
+    order: Int[Array, " unit"],
+    rank: int,
+    n_inputs: int,
+    tau: float,
+    nonlinearity: str,
+    *,
     bias_loc: float,
     bias_scale: float,
-) -> Float[Array, "trial time unit"]:
-    """`gain * h + bias` with h the units' potentials; gain ~ LogNormal(0, 0.25), bias ~ N(`bias_loc`, `bias_scale`).
+) -> ReadOutNetwork:
+    r"""Prior over networks, with the recorded units as the network's neurons (K units), and over their read-out.
 
-    Sites: `gain (unit)`, `bias (unit)`.
+    gain_i ~ LogNormal(0, 0.25); m_i ~ N(0, I) in the anchored gauge; n_i = A m_i + e_i with A ~ N(0, 1.5^2) per entry
+    and e_i ~ N(0, I), so that the overlap n^T m / K, which sets the dynamics, has the same prior for any number of
+    units; b_i ~ N(0, I); d_i ~ N(0, 0.5^2); bias_i ~ N(`bias_loc`, `bias_scale`^2).
+
+    Data determine the path by what it contributes to the units' read-out, the products gain m z, and not z itself. So
+    sites are in the coordinates L z of the anchors' read-out (`loading_relative`, `overlap_map` = L A L^T,
+    `n_residual` = L e_i) and of the products (`input_loading` = gain b, `intercept` = gain d + bias), each with the law
+    that the priors above imply: the posterior is the same.
+    Deterministic: `m`, `n`, `b` (with inputs), `bias`, `overlap`.
     """
-    n_units = network.m.shape[0]
+    n_units = len(order)
     gain = numpyro.sample("gain", dist.LogNormal(jnp.zeros(n_units), 0.25).to_event(1))
-    bias = numpyro.sample("bias", dist.Normal(jnp.full(n_units, bias_loc), bias_scale).to_event(1))
-    return gain * potentials(network, latent, filtered) + bias
+    loading, block, relative = sample_anchored_loadings("loading", order, rank, gain)
+    m = numpyro.deterministic("m", loading / gain[:, None])
+    n = numpyro.deterministic("n", _sample_output_weights(relative / gain[:, None], block))
+    b = jnp.zeros((n_units, 0))
+    if n_inputs:
+        scale = jnp.broadcast_to(gain[:, None], (n_units, n_inputs))
+        input_loading = numpyro.sample("input_loading", dist.Normal(jnp.zeros(scale.shape), scale).to_event(2))
+        b = numpyro.deterministic("b", input_loading / gain[:, None])
+    d = numpyro.sample("d", dist.Normal(jnp.zeros(n_units), 0.5).to_event(1))
+    intercept = numpyro.sample("intercept", dist.Normal(bias_loc + gain * d, bias_scale).to_event(1))
+    bias = numpyro.deterministic("bias", intercept - gain * d)
+    numpyro.deterministic("overlap", n.T @ m / n_units)
+    return ReadOutNetwork(LowRankRNN(m=m, n=n, b=b, d=d, tau=tau, nonlinearity=nonlinearity), gain, bias, block)
+
+
+def _sample_output_weights(
+    relative: Float[Array, "unit rank"], block: Float[Array, "rank rank"]
+) -> Float[Array, "unit rank"]:
+    n_units, rank = relative.shape
+    entries = dist.MultivariateNormal(jnp.zeros(rank**2), scale_tril=1.5 * jnp.kron(block, block))
+    overlap_map = numpyro.sample("overlap_map", entries).reshape(rank, rank)
+    each = dist.MultivariateNormal(jnp.zeros((n_units, rank)), scale_tril=block)
+    residual = numpyro.sample("n_residual", each.to_event(1))
+    in_anchors = relative @ overlap_map.T + residual
+    return jax.scipy.linalg.solve_triangular(block, in_anchors.T, lower=True).T
+
+
+def known_network(
+    network: LowRankRNN,
+    loading: Float[Array, "unit rank"],
+    bias: Float[Array, " unit"],
+    *,
+    process_noise: float,
+    initial_scale: float,
+    alpha: float,
+) -> Callable[..., None]:
+    """A model in which only the paths are unknown: the ideal observer of spikes whose generator is known.
+
+    Counts are Poisson with log rate `loading @ z + bias`; `process_noise` is the sd per bin and `initial_scale` that
+    of the first bin. The model takes the arrays of `recording_arrays`.
+    """
+
+    def model(activity, mask, filtered, **_):
+        step = jax.tree_util.Partial(latent_step, network, alpha)
+        path = LatentPath(step, jnp.asarray(process_noise), jnp.asarray(initial_scale), filtered, network.m.shape[1])
+        latent = numpyro.sample("latent", path.to_event(1))
+        n_trials, n_bins, n_units = mask.shape
+        with (
+            numpyro.plate("trial", n_trials, dim=-3),
+            numpyro.plate("time", n_bins, dim=-2),
+            numpyro.plate("unit", n_units, dim=-1),
+        ):
+            numpyro.sample("counts", PoissonLogRate(latent @ loading.T + bias).mask(mask), obs=activity)
+
+    return model
 
 
 def initial_network(
@@ -122,36 +198,42 @@ def initial_network(
     """Values of the network's sites from principal components of the smoothed recording.
 
     The path is that of the components, scaled so that the loadings have unit variance and rotated into the anchored
-    gauge; n is the ridge regression of its increments on the units' rates. Includes `latent`, `bias` and
+    gauge; n is the ridge regression of its increments on the units' rates. Includes `latent`, `intercept` and
     `process_noise`.
     """
-    observed, mask, order = np.asarray(activity, float), np.asarray(mask), np.asarray(order)
-    path, loadings, bias = _read_out_of_components(observed, mask, rank, alpha, counts)
+    observed, seen, anchors = np.asarray(activity, float), np.asarray(mask), np.asarray(order)[:rank]
+    path, loadings, bias = _read_out_of_components(observed, seen, rank, alpha, counts)
     scale = np.maximum(np.sqrt((loadings**2).mean(0)), 1e-3)
     path, loadings = path * scale, loadings / scale
-    rotation = _anchoring_rotation(loadings[order[:rank]])
+    rotation = _anchoring_rotation(loadings[anchors])
     path, m = path @ rotation, loadings @ rotation
-    overlap_map, residual, noise = _increment_regression(path, mask, m, alpha, nonlinearity)
-    block = m[order[:rank]]
+    overlap_map, residual, noise = _increment_regression(path, seen, m, alpha, nonlinearity)
+    block = m[anchors]
+    np.fill_diagonal(block, np.maximum(np.diag(block), 0.05))
     values = {
         "latent": path,
-        "m_diagonal": np.maximum(np.diag(block), 0.05),
-        "m_free": m[order[rank:]],
-        "overlap_map": overlap_map,
-        "n_residual": residual,
-        "bias": bias,
+        "loading_diagonal": np.diag(block),
+        "overlap_map": (block @ overlap_map @ block.T).ravel(),
+        "n_residual": residual @ block.T,
+        "intercept": bias,
         "process_noise": noise,
         "initial_scale": max(float(path[:, 0].std()), 0.1),
     }
     if rank > 1:
-        values["m_below"] = block[np.tril_indices(rank, -1)]
+        values["loading_below"] = block[np.tril_indices(rank, -1)]
+    if rank < len(order):
+        values["loading_relative"] = m[np.asarray(order)[rank:]] @ np.linalg.inv(block)
     return values
 
 
 def example_recording(key: Key[Array, ""], model: Callable, site: str, kind: str) -> xr.Dataset:
     """A recording of 12 units in 6 trials of 40 bins of 10 ms, with one pulsed input, drawn from `model` (rank 2, tau
     100 ms). `site` is the model's observed site, `kind` what the recording holds. Draws in which a unit stays silent
-    are drawn again."""
+    are drawn again.
+
+    Raises:
+        ValueError: 100 draws in which a unit stays silent or a value is not finite.
+    """
     n_trials, n_bins, n_units = 6, 40, 12
     pulse = jnp.zeros((n_trials, n_bins, 1)).at[::2, 10:15].set(1.0)
     arrays = {
@@ -172,6 +254,8 @@ def example_recording(key: Key[Array, ""], model: Callable, site: str, kind: str
         values = np.asarray(jax.jit(draw)(attempt))
         if np.isfinite(values).all() and (values != 0).any((0, 1)).all():
             break
+    else:
+        raise ValueError(f"The model drew no {kind} without silent units in 100 draws; look at its priors.")
     observed = {kind: values.astype(int) if kind == "counts" else values}
     return recording(time=0.01 * np.arange(n_bins), inputs={"pulse": np.asarray(pulse)[..., 0]}, **observed)
 
@@ -187,7 +271,7 @@ def _stabilised(activity: np.ndarray, counts: bool) -> np.ndarray:
 def _anchor_order(activity: np.ndarray, mask: np.ndarray, kind: str, rank: int, alpha: float) -> np.ndarray:
     # Pivoting puts units with large and mutually independent loadings first: a well-conditioned anchor block.
     components = principal_components(_stabilised(activity, kind == "counts"), mask, rank, _smoothing(alpha))
-    return scipy.linalg.qr(components.loadings.T, pivoting=True, mode="r")[1]
+    return scipy.linalg.qr(components.loadings.T, pivoting=True, mode="r")[-1]
 
 
 def _anchoring_rotation(block: np.ndarray) -> np.ndarray:
@@ -207,7 +291,7 @@ def _read_out_of_components(
     return components.path, weights[:, :rank], weights[:, rank]
 
 
-def _poisson_regression(design: np.ndarray, counts: np.ndarray, mask: np.ndarray, steps: int = 6) -> np.ndarray:
+def _poisson_regression(design: np.ndarray, counts: np.ndarray, mask: np.ndarray, steps: int = 12) -> np.ndarray:
     """Ridge-stabilised log-linear regression of every unit's counts on `design (trial, time, feature)`."""
     x, y, seen = (
         design.reshape(-1, design.shape[-1]),
@@ -218,7 +302,8 @@ def _poisson_regression(design: np.ndarray, counts: np.ndarray, mask: np.ndarray
     weights[:, -1] = np.log(np.maximum((y * seen).sum(0), 0.5) / np.maximum(seen.sum(0), 1))
     ridge = np.eye(x.shape[1])
     for _ in range(steps):
-        rate = seen * np.exp(np.clip(x @ weights.T, -10, 4))
+        # The bound only prevents overflow: one that overshooting steps reach would move the optimum.
+        rate = seen * np.exp(np.clip(x @ weights.T, -20, 20))
         gradient = (seen * y - rate).T @ x - weights @ ridge * np.r_[np.ones(x.shape[1] - 1), 0.0]
         hessian = np.einsum("ti,ta,tb->iab", rate, x, x, optimize=True) + ridge
         weights += np.clip(np.linalg.solve(hessian, gradient[..., None])[..., 0], -1.0, 1.0)

@@ -1,8 +1,10 @@
 """State files of interrupted work: plain arrays and JSON in one NPZ, written atomically, never pickled."""
 
+import hashlib
 import json
 import os
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +23,18 @@ def save_checkpoint(path: str | Path, state: PyTree, description: dict[str, Any]
         OSError: the folder is missing, read-only or full; the message names the file.
     """
     path = Path(path)
-    leaves = {
-        _leaf_name(keys): np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(state)
-    }
+    leaves = {_leaf_name(keys): _plain(leaf) for keys, leaf in jax.tree_util.tree_leaves_with_path(state)}
     partial = path.with_name(path.name + ".partial")
     try:
         with open(partial, "wb") as file:
             np.savez(file, allow_pickle=False, __description__=np.array(json.dumps(description)), **leaves)
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise OSError(
-            f"Cannot write the checkpoint {str(path)!r}: {error}. Choose a folder that exists, is writable and has room."
+            f"Cannot write the checkpoint {str(path)!r}: {error}. "
+            "Choose a folder that exists, is writable and has room."
         ) from error
 
 
@@ -41,16 +42,11 @@ def load_checkpoint(path: str | Path, like: PyTree, description: dict[str, Any])
     """The state that `save_checkpoint` wrote to `path`, in the structure of `like`.
 
     Raises:
-        ValueError: the file is not a checkpoint, belongs to other work (its description or shapes differ from what
-            is asked for), or is damaged.
+        ValueError: the file is missing, damaged or no checkpoint, or belongs to other work (its description or shapes
+            differ from what is asked for).
     """
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive)
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{str(path)!r} is not a readable checkpoint ({error}). Delete it to start afresh.") from error
-    found = json.loads(str(arrays.pop("__description__", "{}")))
+    arrays, found = _read(path)
     wanted = json.loads(json.dumps(description))
     if found != wanted:
         different = {k: (found.get(k), wanted.get(k)) for k in found | wanted if found.get(k) != wanted.get(k)}
@@ -62,22 +58,50 @@ def load_checkpoint(path: str | Path, like: PyTree, description: dict[str, Any])
     return jax.tree_util.tree_unflatten(structure, [_restore(path, arrays, keys, leaf) for keys, leaf in paths])
 
 
+def fingerprint(tree: PyTree) -> str:
+    """Twelve hexadecimal digits that tell apart trees whose arrays differ in name, type, shape or any value."""
+    digest = hashlib.sha256()
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = _plain(leaf)
+        digest.update(f"{_leaf_name(keys)} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:12]
+
+
 def _leaf_name(keys: tuple) -> str:
     return "leaf" + jax.tree_util.keystr(keys)
 
 
 def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    try:
+        with zipfile.ZipFile(path):
+            pass  # NumPy would take a file that is no archive for a single array.
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = dict(archive)
+        description = json.loads(str(arrays.pop("__description__", "{}")))
+    # RuntimeError: a flipped bit can make a member look encrypted, or compressed by an unknown method.
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError) as error:
+        raise ValueError(f"{str(path)!r} is not a readable checkpoint ({error}). Delete it to start afresh.") from error
+    return arrays, description
 
 
 def _restore(path: Path, arrays: dict[str, np.ndarray], keys: tuple, like: Any) -> jax.Array:
     name = _leaf_name(keys)
-    stored = arrays.get(name)
-    expected = np.asarray(jax.random.key_data(like) if _is_key(like) else like)
+    stored, expected = arrays.get(name), _plain(like)
     if stored is None or stored.shape != expected.shape or stored.dtype != expected.dtype:
         got = "nothing" if stored is None else f"{stored.dtype}{stored.shape}"
         raise ValueError(
             f"The checkpoint {str(path)!r} does not fit: {name} should be {expected.dtype}{expected.shape}, got {got}. "
             "Delete it to start afresh."
         )
-    return jax.random.wrap_key_data(stored) if _is_key(like) else jax.numpy.asarray(stored)
+    if _is_key(like):
+        return jax.random.wrap_key_data(jax.numpy.asarray(stored), impl=jax.random.key_impl(like))
+    return jax.numpy.asarray(stored)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
-from connectinfer.optimisation.checkpoint import load_checkpoint, save_checkpoint
+from connectinfer.optimisation.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from connectinfer.optimisation.progress import compile_timed, progress_bar
 
 LossFunction = Callable[[PyTree, PRNGKeyArray, PyTree], Scalar]
@@ -20,8 +20,9 @@ LossFunction = Callable[[PyTree, PRNGKeyArray, PyTree], Scalar]
 class Minimum(NamedTuple):
     """Where a minimisation ended.
 
-    `parameters` are those at the end of the chunk of steps with the lowest mean loss; `status` is `"finished"`,
-    `"interrupted"` (Ctrl-C) or `"diverged"` (a loss that is not finite).
+    `parameters` are those at the end of the chunk of steps with the lowest mean loss, `best_loss`; those at the start,
+    with a `best_loss` of infinity, if no chunk was completed. `status` is `"finished"`, `"interrupted"` (Ctrl-C) or
+    `"diverged"` (a loss or parameter that is not finite; `parameters` are from before that).
     """
 
     parameters: PyTree
@@ -37,6 +38,7 @@ class _State(NamedTuple):
     best_loss: Array
     losses: Array
     step: Array
+    diverged: Array
 
 
 def minimise(
@@ -60,7 +62,8 @@ def minimise(
     `checkpoint` takes the same steps, bit for bit, as one that was not.
 
     Raises:
-        ValueError: `steps` or `chunk` below 1, or a checkpoint that belongs to other work.
+        ValueError: `steps` or `chunk` below 1, or a checkpoint that belongs to other work (other steps, key or data).
+        OSError: the checkpoint cannot be written.
     """
     if steps < 1 or chunk < 1:
         raise ValueError(f"`steps` and `chunk` must be at least 1; got steps={steps}, chunk={chunk}.")
@@ -74,10 +77,14 @@ def minimise(
         best_loss=jnp.array(jnp.inf),
         losses=jnp.full((steps,), jnp.nan),
         step=jnp.array(0),
+        diverged=jnp.array(False),
     )
-    settings = {"steps": steps, "chunk": chunk, "key": np.asarray(jax.random.key_data(key)).tolist()}
-    if checkpoint is not None and Path(checkpoint).exists():
-        state = load_checkpoint(checkpoint, state, settings)
+    settings: dict[str, Any] = {}
+    if checkpoint is not None:
+        key_data = np.asarray(jax.random.key_data(key)).tolist()
+        settings = {"steps": steps, "chunk": chunk, "key": key_data, "data": fingerprint(dynamic_data)}
+        if Path(checkpoint).exists():
+            state = load_checkpoint(checkpoint, state, settings)
 
     def total(trained, key, dynamic_data):
         return loss(eqx.combine(trained, fixed), key, eqx.combine(dynamic_data, static_data))
@@ -106,8 +113,12 @@ def _chunk_runner(total: Callable, optimizer: optax.GradientTransformation, step
             lambda carry, step: one_step(carry, key, data, step), (state.parameters, state.optimizer), indices
         )
         taken = indices < steps
-        mean = jnp.sum(jnp.where(taken, values, 0.0)) / taken.sum()
-        better = mean < state.best_loss
+        values = jnp.where(taken, values, 0.0)
+        mean = values.sum() / taken.sum()
+        # A finite loss can have a gradient that is not: the parameters decide too.
+        leaves = (values, *jax.tree.leaves(parameters))
+        finite = jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
+        better = finite & (mean < state.best_loss)
         keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
         return _State(
             parameters=parameters,
@@ -116,6 +127,7 @@ def _chunk_runner(total: Callable, optimizer: optax.GradientTransformation, step
             best_loss=keep(mean, state.best_loss),
             losses=state.losses.at[indices].set(values.astype(state.losses.dtype), mode="drop"),
             step=jnp.minimum(state.step + chunk, steps),
+            diverged=~finite,
         )
 
     return run_chunk
@@ -139,7 +151,7 @@ def _drive(
                 state = jax.block_until_ready(run_chunk(state, key, data))
                 recent = np.asarray(state.losses)[done : int(state.step)]
                 advance(int(state.step) - done, f"loss {recent.mean():.6g}")
-                if not np.isfinite(recent).all():
+                if state.diverged:
                     return state, "diverged"
                 if checkpoint is not None:
                     save_checkpoint(checkpoint, state, settings)

@@ -1,0 +1,278 @@
+"""`diagnose`: one verdict per concern, in plain words, each with its number, its threshold and what to do next."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import stats
+
+from connectinfer.diagnostics.invariants import invariants
+from connectinfer.diagnostics.predictive import predictive_tail
+
+PASS, FAIL, NOT_CERTIFIED = "pass", "fail", "not certified"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One concern: `verdict` is "pass", "fail" or "not certified" (nothing is known to be wrong, nothing is proven)."""
+
+    concern: str
+    verdict: str
+    value: float
+    threshold: str
+    explanation: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Verdicts on a result. `passed` says that nothing failed; what is not certified is not counted as failed."""
+
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no concern failed."""
+        return all(verdict.verdict != FAIL for verdict in self.verdicts)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per concern."""
+        return pd.DataFrame([vars(verdict) for verdict in self.verdicts])
+
+    def to_markdown(self) -> str:
+        """The headline and the table in Markdown."""
+        rows = ["| concern | verdict | value | threshold | what it means |", "| --- | --- | --- | --- | --- |"]
+        for v in self.verdicts:
+            rows.append(f"| {v.concern} | **{v.verdict}** | {v.value:.3g} | {v.threshold} | {v.explanation} |")
+        return f"{self._headline()}\n\n" + "\n".join(rows)
+
+    def __str__(self) -> str:
+        lines = [self._headline(), ""]
+        for v in self.verdicts:
+            lines.append(f"{v.verdict.upper():>13}  {v.concern}: {v.value:.3g} ({v.threshold}). {v.explanation}")
+        return "\n".join(lines)
+
+    def _headline(self) -> str:
+        failed = [v.concern for v in self.verdicts if v.verdict == FAIL]
+        open_ = [v.concern for v in self.verdicts if v.verdict == NOT_CERTIFIED]
+        if failed:
+            return f"Do not use this fit yet: {', '.join(failed)} failed."
+        if open_:
+            return f"Nothing failed; not certified: {', '.join(open_)}."
+        return "All checks passed."
+
+
+def diagnose(result: xr.DataTree) -> Diagnosis:
+    """Judges a result of any engine.
+
+    Loadings were brought to one gauge when the result was built, so R-hat and effective sample sizes are those of
+    aligned draws; quantities that need no gauge (spectrum of the weights, drift where the data have been) are judged
+    beside them.
+
+    Raises:
+        ValueError: the tree has no `posterior` and `sample_stats` groups.
+    """
+    missing = {"posterior", "sample_stats"} - set(result.children)
+    if missing:
+        raise ValueError(f"A result needs the groups posterior and sample_stats; missing: {sorted(missing)}.")
+    checks: list[Callable[[xr.DataTree], list[Verdict]]] = [_completion]
+    sampled = "diverging" in result["sample_stats"]
+    checks += [_chains, _divergences, _energy, _tree_depth] if sampled else [_importance]
+    checks += [_solves, _prediction]
+    return Diagnosis(tuple(verdict for check in checks for verdict in check(result)))
+
+
+def _verdict(concern: str, good: bool, value: float, threshold: str, fine: str, wrong: str) -> Verdict:
+    return Verdict(concern, PASS if good else FAIL, float(value), threshold, fine if good else wrong)
+
+
+def _completion(result: xr.DataTree) -> list[Verdict]:
+    status = str(result.attrs.get("status", "finished"))
+    if status == "finished":
+        return []
+    n_draws = result["posterior"].sizes["draw"]
+    if status == "interrupted":
+        said = "The run was interrupted; these are the draws so far. Run it to its end for the planned precision."
+        return [Verdict("completion", NOT_CERTIFIED, n_draws, "planned draws", said)]
+    said = "The loss stopped being finite; the best state before that was kept. Lower `learning_rate`."
+    return [Verdict("completion", FAIL, n_draws, "a finite loss", said)]
+
+
+def _chains(result: xr.DataTree) -> list[Verdict]:
+    from arviz_stats.sampling_diagnostics import ess, rhat
+
+    n_chains = result["posterior"].sizes["chain"]
+    # Paths follow from the other sites or are far too many to mix one by one; the drift and the predictions judge them.
+    judged = result["posterior"].to_dataset().drop_vars(["latent", "gauge"], errors="ignore")
+    groups = {"parameters": judged, "invariants": invariants(result)}
+    found = []
+    for label, dataset in groups.items():
+        if not dataset.data_vars:
+            continue
+        if n_chains > 1:
+            worst, where = _extreme(rhat(dataset, sample_dims=["chain", "draw"]), np.nanargmax)
+            found.append(
+                _verdict(
+                    f"R-hat of {label}",
+                    worst <= 1.01,
+                    worst,
+                    "at most 1.01",
+                    "Chains agree.",
+                    f"Chains disagree, most about {where}. Run longer; if it stays, look for several modes.",
+                )
+            )
+        else:
+            said = "One chain cannot be compared with others. Run at least four."
+            found.append(Verdict(f"R-hat of {label}", NOT_CERTIFIED, float("nan"), "at most 1.01", said))
+        for method in ("bulk", "tail"):
+            least, where = _extreme(ess(dataset, sample_dims=["chain", "draw"], method=method), np.nanargmin)
+            found.append(
+                _verdict(
+                    f"ESS ({method}) of {label}",
+                    least >= 100 * n_chains,
+                    least,
+                    f"at least {100 * n_chains}",
+                    "Enough effective draws for stable " + ("means." if method == "bulk" else "90 % intervals."),
+                    f"Too few effective draws, fewest for {where}. Draw more, or ask for less precision.",
+                )
+            )
+    return found
+
+
+def _extreme(values: xr.Dataset, pick: Callable[[np.ndarray], Any]) -> tuple[float, str]:
+    best: tuple[float, str] | None = None
+    for name, array in values.data_vars.items():
+        flat = np.asarray(array, float)
+        # A constant has no R-hat; it cannot disagree.
+        if not np.isfinite(flat).any():
+            continue
+        index = np.unravel_index(pick(np.where(np.isfinite(flat), flat, np.nan)), flat.shape)
+        place = ", ".join(
+            f"{d}={array[d].values[i] if d in array.coords else i}" for d, i in zip(array.dims, index, strict=True)
+        )
+        candidate = (float(flat[index]), f"{name}[{place}]" if place else str(name))
+        if best is None or pick(np.array([best[0], candidate[0]])) == 1:
+            best = candidate
+    return best or (float("nan"), "nothing that varies")
+
+
+def _divergences(result: xr.DataTree) -> list[Verdict]:
+    count = int(result["sample_stats"].to_dataset()["diverging"].sum())
+    return [
+        _verdict(
+            "divergences",
+            count == 0,
+            count,
+            "none",
+            "The sampler followed the posterior everywhere it went.",
+            "Some regions were too curved for the step size, and draws may miss them. Raise `target_accept_prob` "
+            "(0.95), or narrow the priors.",
+        )
+    ]
+
+
+def _energy(result: xr.DataTree) -> list[Verdict]:
+    from arviz_stats.sampling_diagnostics import bfmi
+
+    least = float(np.min(np.asarray(bfmi(result)["energy"])))
+    return [
+        _verdict(
+            "E-BFMI",
+            least >= 0.3,
+            least,
+            "at least 0.3",
+            "Energy is explored well.",
+            "The sampler moves slowly between energy levels, a sign of heavy tails or funnels. Reparametrise, or draw "
+            "more.",
+        )
+    ]
+
+
+def _tree_depth(result: xr.DataTree) -> list[Verdict]:
+    share = float(result["sample_stats"].to_dataset()["reached_max_tree_depth"].mean())
+    return [
+        _verdict(
+            "tree depth",
+            share <= 0.01,
+            share,
+            "at most 1 % of draws at the limit",
+            "Trajectories ended by themselves.",
+            "Trajectories were cut short: draws are correlated, not wrong. Raise `max_tree_depth`, or try "
+            "dense_mass=True.",
+        )
+    ]
+
+
+def _importance(result: xr.DataTree) -> list[Verdict]:
+    from arviz_stats.base.array import array_stats
+
+    weights = result["sample_stats"].to_dataset()["log_weight"].values.ravel().astype(float)
+    n_bad = int((~np.isfinite(weights)).sum())
+    if n_bad:
+        said = f"{n_bad} of {weights.size} draws have no finite density under the model. Lower `learning_rate`."
+        return [Verdict("k-hat of the guide", FAIL, n_bad, "finite weights", said)]
+    k_hat = float(array_stats.psislw(weights)[1])
+    threshold = min(1 - 1 / np.log10(max(weights.size, 10)), 0.7)
+    concern, asked = "k-hat of the guide", f"at most {threshold:.2f}"
+    paths = str(result.attrs.get("path_sites", ""))
+    if k_hat <= threshold:
+        return [Verdict(concern, PASS, k_hat, asked, "Importance weights are stable: the guide covers the posterior.")]
+    if paths:
+        n_values = sum(
+            int(np.prod(result["posterior"][name].shape[2:]))
+            for name in paths.split(",")
+            if name in result["posterior"]
+        )
+        said = (
+            f"Importance weights over {n_values} path values say nothing either way in so many dimensions. Judge the "
+            "fit by its predictions; for certified intervals fit few trials with `low_rank_rnn_ode` and NUTS."
+        )
+        return [Verdict(concern, NOT_CERTIFIED, k_hat, asked, said)]
+    said = "The guide misses part of the posterior. Try guide='low_rank' or 'flow', more steps, or engine='nuts'."
+    return [Verdict(concern, FAIL, k_hat, asked, said)]
+
+
+def _solves(result: xr.DataTree) -> list[Verdict]:
+    if "failed_solves" not in result["sample_stats"]:
+        return []
+    failed = int(result["sample_stats"].to_dataset()["failed_solves"].sum())
+    return [
+        _verdict(
+            "failed solves",
+            failed == 0,
+            failed,
+            "none",
+            "Every differential equation was solved.",
+            "Some draws rest on failed solves. Narrow the priors of the dynamics or shorten the time step.",
+        )
+    ]
+
+
+def _prediction(result: xr.DataTree) -> list[Verdict]:
+    if not {"posterior_predictive", "observed_data", "constant_data"} <= set(result.children):
+        return []
+    if "mask" not in result["constant_data"]:
+        return []
+    tails = predictive_tail(result)
+    n_draws = result["posterior_predictive"].sizes["chain"] * result["posterior_predictive"].sizes["draw"]
+    found = []
+    for name, share in tails.data_vars.items():
+        extreme = (share.values < 0.01) | (share.values > 0.99)
+        n_extreme = int(extreme.sum())
+        allowed = int(stats.binom.ppf(0.99, extreme.size, 0.02 + 2 / (n_draws + 1)))
+        units = ", ".join(str(u) for u in tails["unit"].values[extreme][:5])
+        found.append(
+            _verdict(
+                f"prediction of {str(name).replace('_', ', ')} per trial",
+                n_extreme <= allowed,
+                n_extreme,
+                f"at most {allowed} of {extreme.size} units in the outer 2 %",
+                "Simulated data look like the recording.",
+                f"The model misses this statistic, e.g. for units {units}. Try another rank, inputs, or observation "
+                "model.",
+            )
+        )
+    return found

@@ -1,0 +1,79 @@
+"""Scores of predicted spike counts and signals on entries that the fit did not see."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+from scipy.ndimage import gaussian_filter1d
+
+
+def bits_per_spike(
+    rate: Float[np.ndarray, "*entry"],
+    counts: Shaped[np.ndarray, "*entry"],
+    baseline: Float[np.ndarray, "*entry"],
+    entries: Bool[np.ndarray, "*entry"],
+) -> float:
+    """Poisson log likelihood gained over `baseline`, in bits per spike, on the chosen `entries`.
+
+    `rate` and `baseline` are expected counts per bin. Zero when `rate` is the baseline, negative when worse.
+    Source: Pei et al., Neural Latents Benchmark, NeurIPS 2021 (co-bps).
+
+    Raises:
+        ValueError: the entries hold no spikes, or a rate on them is not positive and finite.
+    """
+    rate, counts, baseline = rate[entries], counts[entries], baseline[entries]
+    if counts.sum() == 0:
+        raise ValueError(f"The {counts.size} chosen entries hold no spikes, so bits per spike are not defined.")
+    for name, values in (("rate", rate), ("baseline", baseline)):
+        if not (np.isfinite(values) & (values > 0)).all():
+            bad = int((~(np.isfinite(values) & (values > 0))).sum())
+            raise ValueError(f"`{name}` must be positive and finite; {bad} of {values.size} entries are not.")
+    gain = counts * np.log(rate / baseline) - rate + baseline
+    return float(gain.sum() / counts.sum() / np.log(2))
+
+
+def explained_variance(
+    predicted: Float[np.ndarray, "*entry"],
+    observed: Float[np.ndarray, "*entry"],
+    baseline: Float[np.ndarray, "*entry"],
+    entries: Bool[np.ndarray, "*entry"],
+) -> float:
+    """1 - squared error of `predicted` / squared error of `baseline`, on the chosen `entries`.
+
+    One for a perfect prediction, zero when `predicted` is the baseline, negative when worse.
+
+    Raises:
+        ValueError: the baseline has no error on the entries, so there is no variance to explain.
+    """
+    reference = ((observed - baseline)[entries] ** 2).sum()
+    if reference == 0:
+        raise ValueError(
+            f"`observed` equals `baseline` on all {int(entries.sum())} chosen entries: no variance to explain."
+        )
+    return float(1 - ((observed - predicted)[entries] ** 2).sum() / reference)
+
+
+def mean_rates(
+    counts: Shaped[np.ndarray, "trial time unit"], mask: Bool[np.ndarray, "trial time unit"]
+) -> Float[np.ndarray, "trial time unit"]:
+    """Every unit's mean over observed entries, at least 1e-6, broadcast to all entries; co-smoothing's baseline."""
+    mean = (counts * mask).sum((0, 1)) / np.maximum(mask.sum((0, 1)), 1)
+    return np.broadcast_to(np.maximum(mean, 1e-6), counts.shape).astype(float)
+
+
+def peristimulus_rates(
+    counts: Shaped[np.ndarray, "trial time unit"], mask: Bool[np.ndarray, "trial time unit"], smoothing: float
+) -> Float[np.ndarray, "trial time unit"]:
+    """The peristimulus time histogram: mean over trials in each bin, smoothed by a Gaussian of `smoothing` bins.
+
+    Only observed entries enter, and one pseudo-observation at the unit's mean: bins far from any observed one take
+    that mean, and bins without a spike do not predict zero. Broadcast to all trials.
+
+    Raises:
+        ValueError: `smoothing` is not positive.
+    """
+    if not smoothing > 0:
+        raise ValueError(f"`smoothing` is a width in bins and must be positive; got {smoothing}.")
+    total = gaussian_filter1d((counts * mask).sum(0).astype(float), smoothing, axis=0, mode="nearest")
+    seen = gaussian_filter1d(mask.sum(0).astype(float), smoothing, axis=0, mode="nearest")
+    overall = mean_rates(counts, mask)[0]
+    rate = (total + overall) / (seen + 1)
+    return np.broadcast_to(rate, counts.shape)

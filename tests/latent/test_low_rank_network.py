@@ -1,0 +1,369 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro import handlers
+from scipy.stats import ks_2samp, kstest, norm, poisson
+
+from connectinfer.data.recording import recording
+from connectinfer.dynamics.low_rank import LowRankRNN, overlap
+from connectinfer.latent.low_rank_network import (
+    example_recording,
+    initial_network,
+    known_network,
+    recording_arrays,
+    sample_network,
+)
+
+N_TRIALS, N_BINS, N_UNITS, ALPHA = 12, 100, 40, 0.1
+OVERLAP = np.array([[2.0, -1.2], [1.2, 2.0]])
+
+
+def simulated(kind, with_inputs=False, seed=0):
+    """A recording of a network near a limit cycle, its path and its overlap n^T m / K."""
+    generator = np.random.default_rng(seed)
+    m, b = generator.normal(size=(N_UNITS, 2)), generator.normal(size=(N_UNITS, 1))
+    n = m @ OVERLAP.T + 0.5 * generator.normal(size=(N_UNITS, 2))
+    u, v = np.zeros((2, N_TRIALS, N_BINS, 1))
+    u[::2, 20:40] = with_inputs
+    z = np.zeros((N_TRIALS, N_BINS, 2))
+    z[:, 0] = generator.normal(size=(N_TRIALS, 2))
+    for t in range(N_BINS - 1):
+        v[:, t + 1] = (1 - ALPHA) * v[:, t] + ALPHA * u[:, t]
+        recurrent = np.tanh(z[:, t] @ m.T + v[:, t] @ b.T) @ n / N_UNITS
+        z[:, t + 1] = (1 - ALPHA) * z[:, t] + ALPHA * recurrent + 0.05 * generator.normal(size=(N_TRIALS, 2))
+    h = z @ m.T + v @ b.T
+    noisy = h + 0.5 * generator.normal(size=h.shape)
+    values = generator.poisson(np.exp(h + np.log(0.3))) if kind == "counts" else noisy
+    data = recording(time=0.01 * np.arange(N_BINS), inputs=u if with_inputs else None, **{kind: values})
+    return data, z, n.T @ m / N_UNITS
+
+
+def start_of(data, kind, rank=2):
+    arrays, _ = recording_arrays(data, kind, rank=rank, tau=0.1, nonlinearity="tanh")
+    names = ("activity", "mask", "order", "rank", "alpha", "nonlinearity")
+    return arrays, initial_network(**{name: arrays[name] for name in names}, counts=kind == "counts")
+
+
+def network_sites(arrays, start, evaluate=lambda run, sites: jax.jit(run)(sites)):
+    """Values of a network's sites, the start values where there are any, and the network that they describe."""
+
+    def run(sites):
+        traced = handlers.trace(handlers.seed(handlers.substitute(sample_network, data=sites), 0))
+        network = traced(arrays["order"], arrays["rank"], 0, 0.1, "tanh", bias_loc=0.0, bias_scale=1.0)
+        return {name: site["value"] for name, site in traced.trace.items()}, network
+
+    return evaluate(run, {name: jnp.asarray(value, float) for name, value in start.items()})
+
+
+def network_of(arrays, start):
+    """The network that the start values describe, with gain one and no potential bias."""
+    n_units = arrays["activity"].shape[-1]
+    return network_sites(arrays, start | {"gain": jnp.ones(n_units), "d": jnp.zeros(n_units)})[1]
+
+
+def explained(target, predictors):
+    design = np.concatenate([predictors, np.ones((*predictors.shape[:-1], 1))], -1).reshape(
+        -1, predictors.shape[-1] + 1
+    )
+    flat = np.asarray(target).reshape(-1, target.shape[-1])
+    return 1 - (flat - design @ np.linalg.lstsq(design, flat)[0]).var(0) / flat.var(0)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("fluorescence", False), ("counts", False), ("counts", True)],
+    ids=["fluorescence", "counts", "counts-with-inputs"],
+)
+def started(request):
+    kind, with_inputs = request.param
+    data, path, true_overlap = simulated(kind, with_inputs)
+    arrays, start = start_of(data, kind)
+    return kind, arrays, start, path, true_overlap
+
+
+# What a recording becomes.
+
+
+def small_recording(**changes):
+    counts = np.random.default_rng(0).poisson(2.0, (2, 5, 3))
+    mask = np.ones((2, 5, 3), bool)
+    mask[1, 3:] = False
+    inputs = np.zeros((2, 5, 1))
+    inputs[0, :2] = 1.0
+    given = {"time": 0.02, "counts": counts, "mask": mask, "inputs": inputs, "unit": ["a", "b", "c"], "trial": [7, 8]}
+    return recording(**given | changes)
+
+
+def test_arrays_and_coordinates_of_a_small_recording():
+    data = small_recording()
+    arrays, coords = recording_arrays(data, "counts", rank=1, tau=0.1, nonlinearity="relu")
+    np.testing.assert_array_equal(arrays["activity"], data["counts"])
+    np.testing.assert_array_equal(arrays["mask"], data["mask"])
+    assert arrays["activity"].dtype == jnp.float32
+    assert arrays["mask"].dtype == bool
+    assert arrays["alpha"] == pytest.approx(0.2)
+    assert (arrays["rank"], arrays["tau"], arrays["nonlinearity"]) == (1, 0.1, "relu")
+    np.testing.assert_array_equal(arrays["stimulus"], data["inputs"])
+    # v_{t+1} = 0.8 v_t + 0.2 u_t.
+    np.testing.assert_allclose(arrays["filtered"][0, :, 0], [0, 0.2, 0.36, 0.288, 0.2304], rtol=1e-6)
+    np.testing.assert_array_equal(arrays["filtered"][1], 0)
+    assert sorted(arrays["order"].tolist()) == [0, 1, 2]
+    found = {name: values.tolist() for name, values in coords.items()}
+    time = pytest.approx([0.0, 0.02, 0.04, 0.06, 0.08])
+    assert found == {"trial": [7, 8], "time": time, "unit": ["a", "b", "c"], "input": ["input_0"]}
+
+
+def test_a_recording_without_inputs_has_an_empty_input_axis():
+    arrays, coords = recording_arrays(small_recording(inputs=None), "counts", rank=1, tau=0.1, nonlinearity="tanh")
+    assert arrays["stimulus"].shape == arrays["filtered"].shape == (2, 5, 0)
+    assert coords["input"].shape == (0,)
+
+
+def test_the_anchors_are_units_with_large_independent_loadings():
+    time = np.arange(200)
+    path = np.stack([np.sin(time / 9), np.cos(time / 23)], -1)
+    # Units 3 and 5 carry one component each; the others are weak, or a weaker copy of 3.
+    loadings = np.array([[0.3, 0.1], [0.2, -0.2], [2.5, 0.0], [3.0, 0.0], [0.1, 0.3], [0.0, 2.0]])
+    data = recording(time=0.01, fluorescence=(path @ loadings.T)[None])
+    arrays, _ = recording_arrays(data, "fluorescence", rank=2, tau=0.1, nonlinearity="tanh")
+    assert arrays["order"][:2].tolist() == [3, 5]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "fluorescence"}, r"needs a recording of fluorescence; got counts\. .*list_models"),
+        ({"rank": 0}, "between 1 and the number of units; got rank=0 for 3 units"),
+        ({"rank": 4}, "between 1 and the number of units; got rank=4 for 3 units"),
+        ({"tau": 0.01}, r"must be smaller than `tau`; got bins of 0\.02 s and tau=0\.01 s\. Bin .* more finely"),
+        ({"tau": 0.02}, r"must be smaller than `tau`; got bins of 0\.02 s and tau=0\.02 s"),
+        ({"tau": float("nan")}, "must be smaller than `tau`"),
+        ({"nonlinearity": "tahn"}, r"Unknown nonlinearity 'tahn'; .* Did you mean 'tanh'\?"),
+    ],
+)
+def test_wrong_requests_are_refused(options, message):
+    given = {"kind": "counts", "rank": 1, "tau": 0.1, "nonlinearity": "tanh"} | options
+    with pytest.raises(ValueError, match=message):
+        recording_arrays(small_recording(), given.pop("kind"), **given)
+
+
+def test_trials_of_a_single_bin_are_refused():
+    data = recording(time=0.01, counts=np.ones((20, 1, 3), int))
+    with pytest.raises(ValueError, match="No trial is observed beyond its first bin"):
+        recording_arrays(data, "counts", rank=1, tau=0.1, nonlinearity="tanh")
+
+
+def test_silent_units_are_refused():
+    counts = np.ones((2, 5, 3), int)
+    counts[..., 1] = 0
+    with pytest.raises(ValueError, match=r"1 of 3 units never fire .*: 'b'"):
+        recording_arrays(small_recording(counts=counts), "counts", rank=1, tau=0.1, nonlinearity="tanh")
+
+
+# Where a fit starts.
+
+
+def test_the_start_recovers_the_path_up_to_a_rotation(started):
+    kind, _, start, path, _ = started
+    assert explained(path, start["latent"]).min() > (0.98 if kind == "fluorescence" else 0.92)
+    # Loadings of unit variance set the scale.
+    ratio = start["latent"].std((0, 1)).mean() / path.std((0, 1)).mean()
+    assert ratio == pytest.approx(1.0, abs=0.25)
+
+
+def test_the_start_has_the_eigenvalues_of_the_overlap_roughly(started):
+    _, arrays, start, _, true_overlap = started
+    found = np.linalg.eigvals(overlap(network_of(arrays, start).network))
+    expected = np.linalg.eigvals(true_overlap)
+    assert np.abs(found.real - expected.real).max() < 0.4
+    assert np.abs(np.abs(found.imag) - np.abs(expected.imag)).max() < 0.4
+
+
+def test_the_start_lies_in_the_anchored_gauge(started):
+    _, arrays, start, _, _ = started
+    m = np.asarray(network_of(arrays, start).network.m)
+    block = m[np.asarray(arrays["order"])[:2]]
+    assert block[0, 1] == 0
+    assert (np.diag(block) > 0.5).all()
+    assert (m**2).mean() == pytest.approx(1.0, rel=1e-3)
+
+
+def test_the_start_reads_the_recording_out_of_its_path(started):
+    kind, arrays, start, _, _ = started
+    latent = jnp.asarray(start["latent"], float)
+    predictor = np.asarray(network_of(arrays, start).read_out(latent, jnp.zeros((N_TRIALS, N_BINS, 0))))
+    observed = np.asarray(arrays["activity"])
+    if kind == "fluorescence":
+        # Noise of sd 0.5 is all that is left.
+        assert (observed - predictor).std() == pytest.approx(0.5, rel=0.05)
+    else:
+        gain = (poisson.logpmf(observed, np.exp(predictor)) - poisson.logpmf(observed, observed.mean((0, 1)))).sum()
+        assert gain / observed.sum() / np.log(2) > 0.3
+        np.testing.assert_allclose(np.exp(predictor).mean((0, 1)), observed.mean((0, 1)), rtol=0.02)
+
+
+def test_bins_after_the_end_of_a_trial_change_nothing():
+    data, *_ = simulated("counts")
+    padded = np.pad(data["counts"].values, ((0, 0), (0, 30), (0, 0)))
+    within = np.pad(data["mask"].values, ((0, 0), (0, 30), (0, 0)))
+    _, short = start_of(data, "counts")
+    _, long = start_of(recording(time=0.01, counts=padded, mask=within), "counts")
+    np.testing.assert_allclose(long["latent"][:, :N_BINS], short["latent"], atol=1e-4)
+    for name in set(short) - {"latent"}:
+        np.testing.assert_allclose(long[name], short[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 6])
+def test_the_start_is_finite_for_units_that_fire_once(rank):
+    counts = np.random.default_rng(0).poisson(0.05, (3, 20, 6))
+    counts[..., 0] = 0
+    counts[1, 7, 0] = 1
+    mask = np.ones(counts.shape, bool)
+    mask[:, ::4, 3] = False
+    arrays, start = start_of(recording(time=0.01, counts=counts, mask=mask), "counts", rank)
+    assert all(np.isfinite(value).all() for value in start.values())
+    assert (start["loading_diagonal"] > 0).all()
+    assert start["process_noise"] > 0
+    sites, found = network_sites(arrays, start)
+    assert found.network.n.shape == (6, rank)
+    assert set(start) - set(sites) == {"latent", "process_noise", "initial_scale"}
+    assert start["latent"].shape == (3, 20, rank)
+    # The prior, drawn without the start values, has sites of the same shapes.
+    drawn, _ = network_sites(arrays, {}, jax.eval_shape)
+    assert {name: np.shape(start[name]) for name in set(start) & set(sites)} == {
+        name: drawn[name].shape for name in set(start) & set(sites)
+    }
+
+
+# The prior.
+
+ORDER, N_DRAWS, LEVEL = np.array([2, 0, 1, 3]), 4000, 1e-4
+"""`LEVEL` is the false-alarm rate of each Kolmogorov-Smirnov test; there are 24 of them."""
+
+
+@pytest.fixture(scope="module")
+def prior():
+    """Draws of the network's quantities `(draw, ...)`."""
+    names = ("m", "n", "b", "d", "gain", "bias", "overlap")
+
+    def draw(key):
+        traced = handlers.trace(handlers.seed(sample_network, key))
+        found = traced(jnp.asarray(ORDER), 2, 1, 0.1, "tanh", bias_loc=-2.0, bias_scale=2.0)
+        z, v = jnp.array([[[0.5, -1.0]]]), jnp.array([[[2.0]]])
+        values = {name: traced.trace[name]["value"] for name in names}
+        return values | {"anchors": found.anchors, "read_out": found.read_out(z, v)[0, 0], "network": found.network}
+
+    # A map, because the gamma sampler takes long to compile under `vmap`.
+    run = jax.jit(lambda keys: jax.lax.map(draw, keys))
+    return jax.tree.map(lambda x: np.asarray(x, float), run(jax.random.split(jax.random.key(0), N_DRAWS)))
+
+
+@pytest.fixture(scope="module")
+def isotropic():
+    """The same quantities drawn as the docstring states their prior, in no particular gauge."""
+    generator = np.random.default_rng(1)
+    m = generator.normal(size=(N_DRAWS, 4, 2))
+    overlap_map = 1.5 * generator.normal(size=(N_DRAWS, 2, 2))
+    n = m @ overlap_map.transpose(0, 2, 1) + generator.normal(size=m.shape)
+    gain, d = np.exp(0.25 * generator.normal(size=(N_DRAWS, 4))), 0.5 * generator.normal(size=(N_DRAWS, 4))
+    return {"m": m, "n": n, "gain": gain, "d": d, "bias": generator.normal(-2, 2, size=(N_DRAWS, 4))}
+
+
+def test_what_does_not_depend_on_the_gauge_has_the_prior_that_is_stated(prior, isotropic):
+    def invariants(x):
+        norm_of_m = (x["m"] ** 2).sum(-1)
+        weights, overlaps = x["m"] @ x["n"].transpose(0, 2, 1), x["n"].transpose(0, 2, 1) @ x["m"]
+        yield from (norm_of_m[:, 2], norm_of_m[:, 0], norm_of_m[:, 3])
+        yield from ((x["m"] @ x["m"].transpose(0, 2, 1))[:, i, j] for i, j in [(0, 2), (0, 3), (1, 3)])
+        yield from (weights[:, i, j] for i, j in [(0, 0), (2, 0), (3, 2), (1, 3)])
+        yield from (np.trace(overlaps, axis1=1, axis2=2), np.linalg.det(overlaps), (x["n"] ** 2).sum((1, 2)))
+        # Independence of what the sampler's coordinates mix.
+        yield from (x["gain"][:, i] * norm_of_m[:, i] for i in (0, 3))
+        yield x["bias"][:, 1] * x["gain"][:, 1] * x["d"][:, 1]
+
+    for found, expected in zip(invariants(prior), invariants(isotropic), strict=True):
+        assert ks_2samp(found, expected).pvalue > LEVEL
+
+
+def test_what_every_gauge_agrees_on_has_its_stated_marginals(prior):
+    for unit in (0, 3):
+        assert kstest(np.log(prior["gain"][:, unit]), norm(0, 0.25).cdf).pvalue > LEVEL
+        assert kstest(prior["b"][:, unit, 0], norm.cdf).pvalue > LEVEL
+        assert kstest(prior["d"][:, unit], norm(0, 0.5).cdf).pvalue > LEVEL
+        assert kstest(prior["bias"][:, unit], norm(-2, 2).cdf).pvalue > LEVEL
+
+
+def test_the_prior_lies_in_the_anchored_gauge(prior):
+    block = prior["m"][:, ORDER[:2]]
+    np.testing.assert_allclose(block[:, 0, 1], 0, atol=1e-6)
+    assert (np.diagonal(block, axis1=1, axis2=2) > 0).all()
+    np.testing.assert_allclose(prior["anchors"], block * prior["gain"][:, ORDER[:2], None], rtol=1e-4, atol=1e-6)
+
+
+def test_the_deterministic_sites_are_the_networks(prior):
+    np.testing.assert_array_equal(prior["m"], prior["network"].m)
+    np.testing.assert_array_equal(prior["n"], prior["network"].n)
+    np.testing.assert_array_equal(prior["b"], prior["network"].b)
+    expected = prior["n"].transpose(0, 2, 1) @ prior["m"] / 4
+    np.testing.assert_allclose(prior["overlap"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_read_out_is_gain_times_potential_plus_bias(prior):
+    h = prior["m"] @ [0.5, -1.0] + 2.0 * prior["b"][..., 0] + prior["d"]
+    np.testing.assert_allclose(prior["read_out"], prior["gain"] * h + prior["bias"], rtol=1e-4, atol=1e-4)
+
+
+def test_without_inputs_there_are_no_input_loadings():
+    counts = recording(time=0.01, counts=np.random.default_rng(0).poisson(2.0, (2, 10, 4)))
+    arrays, _ = recording_arrays(counts, "counts", rank=2, tau=0.1, nonlinearity="tanh")
+    sites, found = network_sites(arrays, {}, jax.eval_shape)
+    assert found.network.b.shape == (4, 0)
+    assert not [name for name in sites if name == "b" or "input" in name]
+
+
+def test_a_known_network_leaves_only_the_paths_unknown():
+    generator = np.random.default_rng(0)
+    m, n, b = (jnp.asarray(generator.normal(size=shape), float) for shape in ((3, 1), (3, 1), (3, 1)))
+    loading, bias = jnp.asarray(generator.normal(size=(3, 1)), float), jnp.array([-1.0, 0.0, 0.5])
+    model = known_network(LowRankRNN(m, n, b), loading, bias, process_noise=0.2, initial_scale=0.7, alpha=0.1)
+    z, v = generator.normal(size=(2, 4, 1)), generator.normal(size=(2, 4, 1))
+    counts, mask = generator.poisson(1.0, (2, 4, 3)), generator.random((2, 4, 3)) < 0.7
+    arrays = {"activity": counts, "mask": mask, "filtered": v, "order": np.arange(3), "rank": 1}
+    arrays = {name: jnp.asarray(x, float) if name == "filtered" else x for name, x in arrays.items()}
+    trace = handlers.trace(handlers.substitute(model, data={"latent": jnp.asarray(z, float)})).get_trace(**arrays)
+    assert [name for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]] == ["latent"]
+    density = sum(float(s["fn"].log_prob(s["value"]).sum()) for s in trace.values() if s["type"] == "sample")
+    rates = np.tanh(z[:, :-1] @ m.T + v[:, :-1] @ b.T)
+    mean = 0.9 * z[:, :-1] + 0.1 * rates @ np.asarray(n) / 3
+    expected = norm(0, 0.7).logpdf(z[:, 0]).sum() + norm(mean, 0.2).logpdf(z[:, 1:]).sum()
+    expected += poisson.logpmf(counts, np.exp(z @ loading.T + bias))[mask].sum()
+    assert density == pytest.approx(expected, rel=1e-5)
+
+
+# Examples.
+
+
+def coin_model(mask, **_):
+    """Unit 0 is silent in most draws."""
+    fires = numpyro.sample("fires", dist.Bernoulli(0.1))
+    rate = jnp.ones(mask.shape).at[..., 0].set(fires)
+    numpyro.sample("counts", dist.Bernoulli(probs=0.9 * rate).to_event(3))
+
+
+def test_examples_are_drawn_again_until_every_unit_fires(key):
+    data = example_recording(key, coin_model, "counts", "counts")
+    assert dict(data.sizes) == {"trial": 6, "time": 40, "unit": 12, "input": 1}
+    assert (data["counts"].sum(("trial", "time")) > 0).all()
+    assert data["input"].values.tolist() == ["pulse"]
+    assert data["inputs"].sum(("time", "input")).values.tolist() == [5, 0, 5, 0, 5, 0]
+
+
+def test_a_model_that_only_draws_silence_has_no_example(key):
+    def silent(mask, **_):
+        numpyro.sample("counts", dist.Delta(jnp.zeros(mask.shape)).to_event(3))
+
+    with pytest.raises(ValueError, match="drew no counts without silent units in 100 draws"):
+        example_recording(key, silent, "counts", "counts")

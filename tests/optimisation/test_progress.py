@@ -1,0 +1,56 @@
+import jax.numpy as jnp
+import pytest
+
+from connectinfer.optimisation.progress import compile_timed, progress_bar
+
+
+def square_sum(parameters, x):
+    return (parameters["w"] * x**2).sum()
+
+
+def test_the_compiled_function_computes_what_the_function_computes_for_any_values(capsys):
+    compiled = compile_timed(square_sum, {"w": jnp.zeros(3)}, jnp.zeros(3), name="a sum", show=False)
+    arguments = {"w": jnp.array([1.0, 2.0, 3.0])}, jnp.array([1.0, -2.0, 0.5])
+    assert compiled(*arguments) == 9.75
+    with pytest.raises(TypeError, match="float32"):
+        compiled(arguments[0], jnp.zeros(4))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_compilation_is_announced_before_and_timed_after(capsys):
+    seen = []
+
+    def traced(x):
+        seen.append(capsys.readouterr().err)
+        return x + 1
+
+    compile_timed(traced, jnp.zeros(2), name="NUTS")
+    assert seen == ["compiling NUTS ...\n"]
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("compiled NUTS in ")
+    assert shown.err.endswith(" s\n")
+
+
+def test_the_bar_ends_with_the_steps_done_and_the_last_text(capsys):
+    with progress_bar("SVI", 30) as advance:
+        advance(10, "loss 3.5")
+        advance(20, "loss 1.25")
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    line = shown.err.strip().splitlines()[-1]
+    assert line.startswith("SVI")
+    assert "30/30" in line
+    assert line.endswith("loss 1.25")
+
+
+def test_a_silent_bar_prints_nothing_and_takes_the_same_calls(capsys):
+    with progress_bar("SVI", 30, show=False) as advance:
+        advance(10, "loss 3.5")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_an_interruption_passes_through_the_bar(show):
+    with pytest.raises(KeyboardInterrupt), progress_bar("SVI", 30, show):
+        raise KeyboardInterrupt

@@ -1,0 +1,159 @@
+"""What the documentation shows is true: every snippet and every example runs, every link leads somewhere."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import typer.main
+from jax.experimental.compilation_cache import compilation_cache
+from shared_data import SHARED_DATA, needs_shared_data
+
+from connectinfer.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for page in PAGES if not {"_build", "generated"} & set(page.relative_to(ROOT).parts)]
+BLOCK = re.compile(r"^(<!-- not run: .+ -->\n)?```(python|\{code-cell\}.*|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+# Long runs of the documentation are shortened to these.
+TINY = {"steps": 50, "warmup": 20, "draws": 20, "chains": 2, "max_tree_depth": 4}
+CACHE, CACHE_FROM = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+
+
+def name_of(page: Path) -> str:
+    """The page as its path in the repository."""
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """Code blocks of a page that are meant to run."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [code for mark, language, code in found if not mark and language.split("}")[0].strip("{") in languages]
+
+
+def run_page(page: Path, folder: Path, monkeypatch) -> None:
+    """Runs the Python of a page from top to bottom in one namespace, in `folder`."""
+    monkeypatch.chdir(folder)
+    names: dict = {"__name__": "__main__"}
+    try:
+        for number, code in enumerate(blocks(page, "python", "code-cell")):
+            for option, value in TINY.items():
+                code = re.sub(rf"\b{option}=\d+", f"{option}={value}", code)
+            exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+    finally:
+        plt.close("all")
+
+
+def write_session(folder: Path) -> None:
+    """One small session in the formats of the documentation: 6 trials of 40 bins of 10 ms, 12 units."""
+    rng = np.random.default_rng(0)
+    drive = np.sin(np.linspace(0, 6, 40) + rng.uniform(0, 6, (6, 1)))
+    spikes = rng.poisson(0.4 * np.exp(0.8 * drive[..., None] * rng.normal(size=12)))
+    np.savez(folder / "session.npz", spikes=spikes)
+    session = {"spikes": spikes.transpose(2, 1, 0), "unit_ids": np.arange(12) + 1.0, "choice": np.arange(6) % 2}
+    scipy.io.savemat(folder / "session.mat", {"session": session})
+    table = pd.DataFrame(spikes.reshape(-1, 12), columns=[f"unit_{i}" for i in range(12)])
+    table["trial"], table["time"], table["light"] = np.repeat(np.arange(6), 40), np.tile(np.arange(40) * 0.01, 6), 0.5
+    table.to_csv(folder / "session.csv", index=False)
+    times = np.sort(rng.uniform(0, 30, 2000))
+    onsets = np.arange(1.0, 29.0)
+    np.savez(folder / "spikes.npz", times=times, clusters=rng.integers(0, 12, 2000), stimulus_onset=onsets)
+    (folder / "coupled_poisson.py").write_text((ROOT / "examples/models/coupled_poisson.py").read_text())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_compilations(tmp_path_factory):
+    """Pages fit recordings of one shape; what one compiled the others read."""
+    before = {name: getattr(jax.config, name) for name in (CACHE, CACHE_FROM)}
+    jax.config.update(CACHE, str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update(CACHE_FROM, 0)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def fitted_session(tmp_path_factory):
+    """A folder with the session files, and `fit.nc` as the README writes it, which pages without a fit read."""
+    folder = tmp_path_factory.mktemp("session")
+    write_session(folder)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run_page(ROOT / "README.md", folder, monkeypatch)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python", "code-cell")], ids=name_of)
+def test_the_snippets_of_a_page_run(page, fitted_session, monkeypatch):
+    if page.name == "README.md":
+        assert (fitted_session / "fit.nc").is_file()
+        return
+    run_page(page, fitted_session, monkeypatch)
+
+
+def command_lines() -> list[str]:
+    """Every line of the documentation that calls `connectinfer`."""
+    lines = [line for page in PAGES for code in blocks(page, "bash") for line in code.splitlines()]
+    return sorted({line[line.index("connectinfer ") :] for line in lines if "connectinfer " in line})
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_commands_in_the_documentation_have_these_options(line):
+    _, command, *words = shlex.split(line)
+    known = typer.main.get_command(app).commands[command]
+    known.make_parser(known.make_context(command, words, resilient_parsing=True)).parse_args(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_and_pictures_lead_somewhere(page):
+    targets = [target for target in LINK.findall(page.read_text(encoding="utf-8")) if "generated" not in target]
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing
+
+
+EXAMPLES = {
+    "own_model.py": ["--trials", "4", "--bins", "100", "--units", "4", "--draws", "50"],
+    "fit_simulated_bistable.py": ["--trials", "10", "--bins", "40", "--neurons", "15", "--steps", "50"],
+    "rat_clicks.py": ["--trials", "20", "--steps", "50"],
+    "head_direction.py": ["--trials", "10", "--steps", "50"],
+    "worm.py": ["--steps", "50"],
+}
+ON_REAL_DATA = ("rat_clicks.py", "head_direction.py", "worm.py")
+
+
+def test_every_example_has_a_test():
+    assert {script.name for script in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs_shared_data if name in ON_REAL_DATA else ()) for name in EXAMPLES]
+)
+def test_an_example_runs_with_small_settings(name, tmp_path):
+    main = runpy.run_path(str(ROOT / "examples" / name))["main"]
+    data = ["--data", str(SHARED_DATA)] if name in ON_REAL_DATA else []
+    scores = main([*data, *EXAMPLES[name], "--output", str(tmp_path / "out")])
+    plt.close("all")
+    assert scores
+    assert all(np.isfinite(score) for score in scores.values())
+    assert (tmp_path / "out" / "fit.nc").is_file()
+    assert list((tmp_path / "out").glob("*.png"))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_explains_itself(name):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--seed" in done.stdout
