@@ -17,6 +17,9 @@ m, the rotation of the latent space is fixed by anchor units, and everything has
 noise expect signals of unit scale: z-score or use dF/F.
 """
 
+# NumPyro types sampled values as ArrayLike; they are arrays.
+# pyright: reportArgumentType=false
+
 from typing import Any
 
 import jax

@@ -15,6 +15,9 @@ Differs from the source: as `low_rank_rnn_poisson`, without its process noise an
 parameters and no approximation of paths: the reference that approximate fits are held against.
 """
 
+# NumPyro types sampled values as ArrayLike; they are arrays.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 from typing import Any
 
 import jax

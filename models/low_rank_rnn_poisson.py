@@ -16,6 +16,9 @@ Differs from the source: the network consists of the recorded units, n has an ex
 the latent space is fixed by anchor units, and everything has a prior.
 """
 
+# NumPyro types sampled values as ArrayLike; they are arrays.
+# pyright: reportArgumentType=false
+
 from typing import Any
 
 import jax

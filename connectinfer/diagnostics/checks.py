@@ -14,6 +14,9 @@ from connectinfer.diagnostics.predictive import predictive_tail
 
 PASS, FAIL, NOT_CERTIFIED = "pass", "fail", "not certified"
 
+# With fewer, the tail that k-hat is fitted to has fewer than five draws.
+_LEAST_WEIGHTS = 25
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -113,7 +116,9 @@ def _chains(result: xr.DataTree) -> list[Verdict]:
         if not dataset.data_vars:
             continue
         if n_chains > 1:
-            worst, where = _extreme(rhat(dataset, sample_dims=["chain", "draw"]), np.nanargmax)
+            # Zero variance within every chain: infinite if the chains differ, undefined if they do not.
+            with np.errstate(divide="ignore", invalid="ignore"):
+                worst, where = _extreme(rhat(dataset, sample_dims=["chain", "draw"]), np.nanargmax)
             found.append(
                 _verdict(
                     f"R-hat of {label}",
@@ -147,9 +152,9 @@ def _extreme(values: xr.Dataset, pick: Callable[[np.ndarray], Any]) -> tuple[flo
     for name, array in values.data_vars.items():
         flat = np.asarray(array, float)
         # A constant has no R-hat; it cannot disagree.
-        if not np.isfinite(flat).any():
+        if np.isnan(flat).all():
             continue
-        index = np.unravel_index(pick(np.where(np.isfinite(flat), flat, np.nan)), flat.shape)
+        index = np.unravel_index(pick(flat), flat.shape)
         place = ", ".join(
             f"{d}={array[d].values[i] if d in array.coords else i}" for d, i in zip(array.dims, index, strict=True)
         )
@@ -214,6 +219,10 @@ def _importance(result: xr.DataTree) -> list[Verdict]:
     if n_bad:
         said = f"{n_bad} of {weights.size} draws have no finite density under the model. Lower `learning_rate`."
         return [Verdict("k-hat of the guide", FAIL, n_bad, "finite weights", said)]
+    if weights.size < _LEAST_WEIGHTS:
+        said = "Too few draws for a verdict. Ask for more `draws`."
+        asked = f"at least {_LEAST_WEIGHTS} draws"
+        return [Verdict("k-hat of the guide", NOT_CERTIFIED, weights.size, asked, said)]
     k_hat = float(array_stats.psislw(weights)[1])
     threshold = min(1 - 1 / np.log10(max(weights.size, 10)), 0.7)
     concern, asked = "k-hat of the guide", f"at most {threshold:.2f}"

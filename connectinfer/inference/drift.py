@@ -25,9 +25,10 @@ def drift_group(posterior: xr.Dataset, inputs: Mapping[str, Any]) -> xr.Dataset 
     if not {"m", "n", "d", "latent"} <= set(posterior.data_vars) or "nonlinearity" not in inputs:
         return None
     z, v, occupancy = _visited(posterior, np.asarray(inputs["filtered"]), np.asarray(inputs["mask"]))
+    states = jnp.asarray(z), jnp.asarray(v)
     network_draws = {name: jnp.asarray(posterior[name].values) for name in ("m", "n", "b", "d") if name in posterior}
     evaluate = eqx.filter_jit(
-        lambda draws: jax.vmap(jax.vmap(lambda draw: recurrent_drift(_network(draw, inputs), jnp.asarray(z), jnp.asarray(v))))(draws)
+        lambda draws: jax.vmap(jax.vmap(lambda draw: recurrent_drift(_network(draw, inputs), *states)))(draws)
     )
     return xr.Dataset(
         {"recurrent_drift": (("chain", "draw", "point", "latent_dim"), np.asarray(evaluate(network_draws)))},

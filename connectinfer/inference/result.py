@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import PRNGKeyArray
+from numpyro.distributions import ImproperUniform
 
 from connectinfer.dynamics.gauge import align_loadings, rotate
 from connectinfer.inference.drift import drift_group
@@ -85,14 +86,16 @@ def build_result(
         "sample_stats": _dataset(sample_stats, {name: [] for name in sample_stats}, {}),
         "log_prior": _dataset(by_chain(evaluated.log_prior), {name: [] for name in evaluated.log_prior}, {}),
         "log_likelihood": _dataset(
-            by_chain(evaluated.log_likelihood), {n: _without_time(dims[n]) for n in observed}, labels.coords
+            by_chain(evaluated.log_likelihood), _likelihood_dims(evaluated.log_likelihood, dims), labels.coords
         ),
         "posterior_predictive": _predictive(key_predict, bound, arrays, flat, n_chains, dims, labels.coords),
         "expected": _dataset(_expected(bound, arrays, flat), dims, labels.coords, ()),
-        "prior": _dataset({name: np.asarray(x)[None] for name, x in prior.items()}, dims, labels.coords),
         "observed_data": _dataset(data, dims, labels.coords, ()),
         "constant_data": _constant_data(inputs, labels.coords),
     }
+    # Draws from an improper prior are made up to check the model; they are not the prior of anything.
+    if not any(site.law is ImproperUniform for site in sites.values()):
+        groups["prior"] = _dataset({name: np.asarray(x)[None] for name, x in prior.items()}, dims, labels.coords)
     if (drift := drift_group(posterior, inputs)) is not None:
         groups["drift"] = drift
     tree = xr.DataTree.from_dict(groups)
@@ -141,8 +144,10 @@ def _dataset(
     return dataset.assign_coords({name: (name, np.asarray(x)) for name, x in used.items()})
 
 
-def _without_time(dims: list[str] | None) -> list[str]:
-    return [dim for dim in dims or [] if dim != "time"]
+def _likelihood_dims(log_likelihood: Sites, dims: Mapping[str, list[str] | None]) -> dict[str, list[str] | None]:
+    """Dims of the log likelihood of one draw: those of the data without time and without the axes of an event."""
+    without_time = {name: [dim for dim in dims[name] or [] if dim != "time"] for name in log_likelihood}
+    return {name: without_time[name][: x.ndim - 1] for name, x in log_likelihood.items()}
 
 
 def _predictive(key, bound, arrays, flat, n_chains, dims, coords) -> xr.Dataset:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray
 from numpyro import handlers
 from numpyro.distributions import Unit
 from numpyro.infer.initialization import init_to_uniform
@@ -133,14 +133,14 @@ def expected_observations(bound: Callable, arrays: Mapping[str, Any], values: Ma
     return jax.jit(average)(dict(values), dict(arrays))
 
 
-def map_draws(function: Callable, keys: PRNGKeyArray, values: Any, *arguments: Any) -> Any:
+def map_draws(function: Callable, keys: Key[Array, " draw"], values: Any, *arguments: Any) -> Any:
     """`function(key, values of one draw, *arguments)` for one draw after the other, compiled.
 
     Draws are not batched: one fills the cores for any model worth the wait, and JAX's Poisson and gamma samplers take
     tens of seconds to compile under `vmap`.
     """
 
-    def run(keys: PRNGKeyArray, values: Any, arguments: tuple) -> Any:
+    def run(keys: Array, values: Any, arguments: tuple) -> Any:
         return jax.lax.map(lambda draw: function(draw[0], draw[1], *arguments), (keys, values))
 
     return jax.jit(run)(keys, values, arguments)

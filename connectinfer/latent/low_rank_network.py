@@ -1,5 +1,9 @@
 """A low-rank network as a latent variable: from a recording to arrays, its prior, and where a fit starts."""
 
+# NumPyro types sampled values as ArrayLike, which neither indexes nor multiplies; they are arrays.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportIndexIssue=false, reportOperatorIssue=false
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
