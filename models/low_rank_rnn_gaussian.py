@@ -48,7 +48,7 @@ DIMS = {
     "d": ["unit"],
     "gain": ["unit"],
     "bias": ["unit"],
-    "overlap": ["latent_dim", "latent_dim_in"],
+    "overlap": ["latent_dim", "latent_from"],
     "noise": ["unit"],
     "latent": ["trial", "time", "latent_dim"],
 } | dict.fromkeys(NETWORK_COORDINATES)

@@ -46,7 +46,7 @@ DIMS = {
     "d": ["unit"],
     "gain": ["unit"],
     "bias": ["unit"],
-    "overlap": ["latent_dim", "latent_dim_in"],
+    "overlap": ["latent_dim", "latent_from"],
     "latent": ["trial", "time", "latent_dim"],
     "failed_solves": ["trial"],
 } | dict.fromkeys((*NETWORK_COORDINATES, "initial_drive"))

@@ -47,7 +47,7 @@ DIMS = {
     "d": ["unit"],
     "gain": ["unit"],
     "bias": ["unit"],
-    "overlap": ["latent_dim", "latent_dim_in"],
+    "overlap": ["latent_dim", "latent_from"],
     "latent": ["trial", "time", "latent_dim"],
 } | dict.fromkeys(NETWORK_COORDINATES)
 

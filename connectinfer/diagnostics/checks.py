@@ -14,8 +14,8 @@ from connectinfer.diagnostics.predictive import predictive_tail
 
 PASS, FAIL, NOT_CERTIFIED = "pass", "fail", "not certified"
 
-# With fewer, the tail that k-hat is fitted to has fewer than five draws.
-_LEAST_WEIGHTS = 25
+# With fewer, the tail that k-hat is fitted to has fewer than 20 draws.
+_LEAST_WEIGHTS = 100
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ def _completion(result: xr.DataTree) -> list[Verdict]:
     n_draws = result["posterior"].sizes["draw"]
     if status == "interrupted":
         said = "The run was interrupted; these are the draws so far. Run it to its end for the planned precision."
-        return [Verdict("completion", NOT_CERTIFIED, n_draws, "planned draws", said)]
+        return [Verdict("completion", NOT_CERTIFIED, float(n_draws), "planned draws", said)]
     said = "The loss stopped being finite; the best state before that was kept. Lower `learning_rate`."
-    return [Verdict("completion", FAIL, n_draws, "a finite loss", said)]
+    return [Verdict("completion", FAIL, float(n_draws), "a finite loss", said)]
 
 
 def _chains(result: xr.DataTree) -> list[Verdict]:
@@ -170,7 +170,7 @@ def _divergences(result: xr.DataTree) -> list[Verdict]:
         _verdict(
             "divergences",
             count == 0,
-            count,
+            float(count),
             "none",
             "The sampler followed the posterior everywhere it went.",
             "Some regions were too curved for the step size, and draws may miss them. Raise `target_accept_prob` "
@@ -218,12 +218,13 @@ def _importance(result: xr.DataTree) -> list[Verdict]:
     n_bad = int((~np.isfinite(weights)).sum())
     if n_bad:
         said = f"{n_bad} of {weights.size} draws have no finite density under the model. Lower `learning_rate`."
-        return [Verdict("k-hat of the guide", FAIL, n_bad, "finite weights", said)]
+        return [Verdict("k-hat of the guide", FAIL, float(n_bad), "finite weights", said)]
     if weights.size < _LEAST_WEIGHTS:
         said = "Too few draws for a verdict. Ask for more `draws`."
         asked = f"at least {_LEAST_WEIGHTS} draws"
-        return [Verdict("k-hat of the guide", NOT_CERTIFIED, weights.size, asked, said)]
-    k_hat = float(array_stats.psislw(weights)[1])
+        return [Verdict("k-hat of the guide", NOT_CERTIFIED, float(weights.size), asked, said)]
+    # ArviZ takes log likelihoods, the negative log weights of leaving one out. Equal weights have no tail to fit.
+    k_hat = float(array_stats.psislw(-weights)[1]) if np.ptp(weights) > 0 else 0.0
     threshold = min(1 - 1 / np.log10(max(weights.size, 10)), 0.7)
     concern, asked = "k-hat of the guide", f"at most {threshold:.2f}"
     paths = str(result.attrs.get("path_sites", ""))
@@ -252,7 +253,7 @@ def _solves(result: xr.DataTree) -> list[Verdict]:
         _verdict(
             "failed solves",
             failed == 0,
-            failed,
+            float(failed),
             "none",
             "Every differential equation was solved.",
             "Some draws rest on failed solves. Narrow the priors of the dynamics or shorten the time step.",
@@ -277,7 +278,7 @@ def _prediction(result: xr.DataTree) -> list[Verdict]:
             _verdict(
                 f"prediction of {str(name).replace('_', ', ')} per trial",
                 n_extreme <= allowed,
-                n_extreme,
+                float(n_extreme),
                 f"at most {allowed} of {extreme.size} units in the outer 2 %",
                 "Simulated data look like the recording.",
                 f"The model misses this statistic, e.g. for units {units}. Try another rank, inputs, or observation "

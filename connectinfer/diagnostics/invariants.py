@@ -16,7 +16,7 @@ def invariants(result: xr.DataTree) -> xr.Dataset:
     found: dict[str, tuple] = {}
     posterior = result["posterior"] if "posterior" in result.children else {}
     if "overlap" in posterior:
-        overlap = posterior["overlap"].transpose("chain", "draw", "latent_dim", "latent_dim_in").values
+        overlap = posterior["overlap"].transpose("chain", "draw", "latent_dim", "latent_from").values
         eigenvalues = np.linalg.eigvals(overlap.astype(float))
         order = np.lexsort((np.abs(np.imag(eigenvalues)), np.real(eigenvalues)))
         eigenvalues = np.take_along_axis(eigenvalues, order, -1)

@@ -12,7 +12,7 @@ import numpyro
 import numpyro.distributions as dist
 from flowjax.experimental.numpyro import distribution_to_numpyro, register_params
 from jax.core import Tracer
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray, PyTree
 from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.infer import autoguide
@@ -59,7 +59,7 @@ def build_guide(kind: str | Callable, sites: Mapping[str, Site], start: Sites) -
     return guide
 
 
-def guide_parameters(key: PRNGKeyArray, guide: Guide, arrays: Mapping[str, Any]) -> tuple[Sites, Callable]:
+def guide_parameters(key: PRNGKeyArray, guide: Guide, arrays: Mapping[str, Any]) -> tuple[dict[str, PyTree], Callable]:
     """Start values of a guide's parameters, unconstrained, and the map that constrains them."""
     trace = handlers.trace(handlers.seed(guide, key)).get_trace(arrays)
     sites = {name: site for name, site in trace.items() if site["type"] == "param"}
@@ -122,7 +122,7 @@ class AutoFlow(autoguide.AutoContinuous):
             f"{self.prefix}_scale", jnp.full(self.latent_dim, 0.1), constraint=constraints.softplus_positive
         )
         # NumPyro types parameters as ArrayLike | None; here they are arrays.
-        affine = dist.transforms.AffineTransform(loc, scale, domain=constraints.real_vector)  # pyright: ignore[reportArgumentType]
+        affine = dist.transforms.AffineTransform(loc, scale)  # pyright: ignore[reportArgumentType]
         return dist.TransformedDistribution(distribution_to_numpyro(flow), affine)
 
 

@@ -28,7 +28,7 @@ from connectinfer.inference.trace import (
 
 _MOST_PREDICTIVE_DRAWS = 200
 _MOST_PREDICTIVE_VALUES = 20_000_000
-_LATENT_AXES = ("latent_dim", "latent_dim_in")
+_LATENT_AXES = ("latent_dim", "latent_from")
 
 
 class Labels(NamedTuple):
@@ -75,7 +75,6 @@ def build_result(
 
     sites = describe_sites(bound, arrays)
     dims = {name: _site_dims(name, site, labels) for name, site in sites.items()}
-    observed = [name for name, site in sites.items() if site.kind == "observed"]
     data = {name: np.asarray(x) for name, x in observed_values(bound, arrays).items()}
     values, sample_stats = by_chain(evaluated.sites), dict(sample_stats)
     if FAILED_SOLVES in values:
@@ -103,7 +102,7 @@ def build_result(
     return tree
 
 
-_GAUGE_DIMS: dict[str, list[str] | None] = {"gauge": ["latent_dim", "latent_dim_raw"]}
+_GAUGE_DIMS: dict[str, list[str] | None] = {"gauge": ["latent_dim", "latent_raw"]}
 
 
 def _aligned(sites: dict[str, np.ndarray], dims: Mapping[str, list[str] | None]) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ from connectinfer.plots._style import (
 )
 
 _MATRIX = ("post", "pre")
-_OVERLAP = ("latent_dim", "latent_dim_in")
+_OVERLAP = ("latent_dim", "latent_from")
 _CLIPPED = 0.01
 _MOST_NAMED_NEURONS = 20
 
@@ -100,7 +100,7 @@ def plot_overlap_spectrum(overlap: xr.DataArray, *, truth: xr.DataArray | None =
     """Eigenvalues of the overlap `n^T m / K` in the complex plane: dots for all draws, crosses for the truth.
 
     They are the non-zero eigenvalues of the weights and the same in every gauge. `overlap (chain, draw, latent_dim,
-    latent_dim_in)` is in the posterior of the low-rank models; `truth (latent_dim, latent_dim_in)`.
+    latent_from)` is in the posterior of the low-rank models; `truth (latent_dim, latent_from)`.
 
     Raises:
         ValueError: if the dims are others.

@@ -41,7 +41,7 @@ def plot_raster(
     shades = ListedColormap(colormaps["Greys"](np.linspace(0.6, 1.0, most)) if most > 1 else ["black"])
     norm = Normalize(0.5, most + 0.5)
     for ax, trial in zip(axes, chosen["trial"].values, strict=True):
-        panel = chosen.sel(trial=trial).transpose("time", "unit")
+        panel = chosen.sel(trial=trial).transpose("time", "unit", ...)
         start, end = bin_edges(panel["time"].values)
         _shade_unobserved(ax, panel["mask"].values, (start, end))
         bins, units = np.nonzero(panel["counts"].values)

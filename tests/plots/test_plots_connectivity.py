@@ -70,7 +70,7 @@ def test_recovery_shows_mean_and_bar_over_the_true_weight(weight, truth):
 
 def test_eigenvalues_of_a_rotation_lie_at_plus_minus_i():
     rotation = np.array([[0.0, -1.0], [1.0, 0.0]])
-    dims = ("latent_dim", "latent_dim_in")
+    dims = ("latent_dim", "latent_from")
     overlap = xr.DataArray(np.arange(1.0, 4)[None, :, None, None] * rotation, dims=("chain", "draw", *dims))
     ax = plot_overlap_spectrum(overlap, truth=xr.DataArray(np.diag([2.0, 3.0]), dims=dims))
     draws, true = ax.lines[1:]
@@ -81,7 +81,7 @@ def test_eigenvalues_of_a_rotation_lie_at_plus_minus_i():
 
 def test_given_axes_are_used(weight, truth):
     _, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-    overlap = xr.DataArray(np.ones((3, 1, 1)), dims=("draw", "latent_dim", "latent_dim_in"))
+    overlap = xr.DataArray(np.ones((3, 1, 1)), dims=("draw", "latent_dim", "latent_from"))
     assert plot_weight_recovery(weight, truth, ax=left) is left
     assert plot_overlap_spectrum(overlap, ax=right) is right
 

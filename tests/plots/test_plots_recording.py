@@ -96,3 +96,8 @@ def test_a_raster_of_rates_is_refused():
 def test_unknown_trials_are_named_with_those_there_are(trials):
     with pytest.raises(ValueError, match=r"no trial .*; the trials are a, b\."):
         plot_activity(two_trials(), trials=trials)
+
+
+def test_a_raster_of_a_recording_with_inputs_leaves_them_out():
+    given = recording(counts=np.ones((1, 4, 2), int), time=0.01, inputs=np.zeros((1, 4, 3)))
+    assert len(plot_raster(given).axes) == 1

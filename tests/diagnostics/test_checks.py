@@ -1,0 +1,206 @@
+import numpy as np
+import pytest
+import xarray as xr
+from hand_built import N_BINS, N_TRIALS, approximated, poisson_counts, sampled, with_predictions
+
+from connectinfer.diagnostics.checks import diagnose
+
+RNG = np.random.default_rng(1)
+
+
+def verdict(result, concern):
+    (found,) = [v for v in diagnose(result).verdicts if v.concern == concern]
+    return found
+
+
+def test_independent_draws_pass_every_check():
+    diagnosis = diagnose(sampled())
+    assert diagnosis.passed
+    assert {v.verdict for v in diagnosis.verdicts} == {"pass"}
+    assert list(diagnosis.table["concern"]) == [
+        "R-hat of parameters",
+        "ESS (bulk) of parameters",
+        "ESS (tail) of parameters",
+        "divergences",
+        "E-BFMI",
+        "tree depth",
+    ]
+    assert str(diagnosis).startswith("All checks passed.")
+
+
+def test_a_shifted_chain_fails_r_hat_and_the_worst_entry_is_named():
+    theta = RNG.normal(size=(4, 500, 2))
+    theta[2, :, 1] += 3
+    found = verdict(sampled(theta=theta), "R-hat of parameters")
+    assert found.verdict == "fail"
+    assert found.value > 1.3
+    assert "theta[axis=1]" in found.explanation
+
+
+def test_chains_stuck_at_different_values_fail_r_hat():
+    theta = RNG.normal(size=(4, 500, 2))
+    theta[..., 0] = np.arange(4.0)[:, None]
+    found = verdict(sampled(theta=theta), "R-hat of parameters")
+    assert found.verdict == "fail"
+    assert found.value > 1e6
+    assert "theta[axis=0]" in found.explanation
+
+
+def test_a_constant_has_no_r_hat_and_fails_nothing():
+    theta = RNG.normal(size=(4, 500, 2))
+    theta[..., 0] = 1.0
+    assert diagnose(sampled(theta=theta)).passed
+
+
+def test_slow_chains_fail_the_effective_sample_size():
+    steps = RNG.normal(size=(4, 500, 2))
+    theta = np.empty_like(steps)
+    theta[:, 0] = steps[:, 0]
+    for t in range(1, 500):
+        theta[:, t] = 0.98 * theta[:, t - 1] + np.sqrt(1 - 0.98**2) * steps[:, t]
+    found = verdict(sampled(theta=theta), "ESS (bulk) of parameters")
+    # An autoregression of 0.98 has 1 effective draw in (1 + 0.98) / (1 - 0.98) = 99: about 20 of 2,000.
+    assert found.verdict == "fail"
+    assert 5 < found.value < 100
+    assert found.threshold == "at least 400"
+
+
+def test_a_single_chain_is_not_certified():
+    diagnosis = diagnose(sampled(chains=1))
+    assert verdict(sampled(chains=1), "R-hat of parameters").verdict == "not certified"
+    assert diagnosis.passed
+    assert str(diagnosis).startswith("Nothing failed; not certified: R-hat of parameters.")
+
+
+@pytest.mark.parametrize(
+    ("stat", "values", "concern", "value"),
+    [
+        ("diverging", np.eye(4, 500, dtype=bool), "divergences", 4),
+        ("reached_max_tree_depth", np.arange(2000).reshape(4, 500) < 40, "tree depth", 0.02),
+        ("failed_solves", np.eye(4, 500, dtype=int) * 2, "failed solves", 8),
+    ],
+)
+def test_counts_of_sampler_trouble_fail_with_their_number(stat, values, concern, value):
+    found = verdict(sampled(**{stat: values}), concern)
+    assert found.verdict == "fail"
+    assert found.value == pytest.approx(value)
+
+
+def test_one_draw_in_a_hundred_at_the_tree_limit_passes():
+    at_limit = np.arange(2000).reshape(4, 500) < 20
+    assert verdict(sampled(reached_max_tree_depth=at_limit), "tree depth").verdict == "pass"
+
+
+def test_an_energy_that_drifts_fails_e_bfmi():
+    energy = RNG.normal(size=(4, 500)).cumsum(1)
+    found = verdict(sampled(energy=energy), "E-BFMI")
+    expected = ((np.diff(energy, axis=1) ** 2).mean(1) / energy.var(1, ddof=1)).min()
+    assert found.verdict == "fail"
+    assert found.value == pytest.approx(expected, rel=0.01)
+
+
+def test_nearly_constant_weights_pass_and_heavy_ones_fail_without_paths():
+    fine = verdict(approximated(0.1 * RNG.normal(size=1000)), "k-hat of the guide")
+    assert fine.verdict == "pass"
+    assert fine.threshold == "at most 0.67"
+    assert verdict(approximated(np.zeros(1000)), "k-hat of the guide").verdict == "pass"
+    # A guide that is too wide has weights with a heavy tail to the left, which does no harm.
+    assert verdict(approximated(-2 * RNG.exponential(size=1000)), "k-hat of the guide").verdict == "pass"
+    heavy = verdict(approximated(2 * RNG.exponential(size=1000)), "k-hat of the guide")
+    # The exponential of an exponential variable of mean 2 is a Pareto variable of shape k = 2.
+    assert heavy.verdict == "fail"
+    assert 1.3 < heavy.value < 2.7
+
+
+def test_heavy_weights_over_paths_are_not_certified_and_count_their_values():
+    found = verdict(approximated(2 * RNG.exponential(size=1000), path_sites="latent"), "k-hat of the guide")
+    assert found.verdict == "not certified"
+    assert "40 path values" in found.explanation
+
+
+def test_weights_that_are_not_finite_fail_with_their_count():
+    weights = np.zeros(100)
+    weights[:3] = -np.inf
+    found = verdict(approximated(weights), "k-hat of the guide")
+    assert found.verdict == "fail"
+    assert found.value == 3
+    assert "3 of 100 draws" in found.explanation
+
+
+@pytest.mark.parametrize("draws", [1, 20, 99])
+def test_too_few_weights_are_not_certified(draws):
+    assert verdict(approximated(RNG.normal(size=draws)), "k-hat of the guide").verdict == "not certified"
+
+
+@pytest.mark.parametrize(("status", "expected"), [("interrupted", "not certified"), ("diverged", "fail")])
+def test_runs_that_did_not_finish_say_so(status, expected):
+    result = sampled()
+    result.attrs["status"] = status
+    assert verdict(result, "completion").verdict == expected
+    assert diagnose(result).passed == (expected != "fail")
+
+
+def test_data_like_the_model_pass_and_a_planted_rate_fails_and_names_its_unit():
+    rates = np.array([0.5, 1.0, 2.0])
+    predicted = poisson_counts(rates, 200)
+    result = with_predictions(sampled(), poisson_counts(rates, 1, seed=5)[0], predicted)
+    assert verdict(result, "prediction of counts, mean per trial").verdict == "pass"
+    assert verdict(result, "prediction of counts, variance per trial").verdict == "pass"
+    planted = with_predictions(sampled(), poisson_counts(np.array([0.5, 3.0, 6.0]), 1, seed=5)[0], predicted)
+    found = verdict(planted, "prediction of counts, mean per trial")
+    assert found.verdict == "fail"
+    assert found.value == 2
+    assert "u1, u2" in found.explanation
+    assert not diagnose(planted).passed
+
+
+def test_variance_between_trials_is_judged_beside_the_mean():
+    rates = np.array([1.0, 1.0, 1.0])
+    observed = poisson_counts(rates, 1, seed=5)[0]
+    # Same sum over all trials, but all of it in the first two.
+    observed[:] = 0
+    observed[:2, :] = N_TRIALS // 2
+    result = with_predictions(sampled(), observed, poisson_counts(rates, 200))
+    assert observed.sum((0, 1)).tolist() == [N_TRIALS * N_BINS] * 3
+    assert verdict(result, "prediction of counts, mean per trial").verdict == "pass"
+    assert verdict(result, "prediction of counts, variance per trial").verdict == "fail"
+
+
+def test_masked_entries_do_not_count_in_predictions():
+    rates = np.array([1.0, 1.0, 1.0])
+    observed = poisson_counts(rates, 1, seed=5)[0]
+    mask = np.ones(observed.shape, bool)
+    mask[:, 5:] = False
+    observed[~mask] = 0
+    result = with_predictions(sampled(), observed, poisson_counts(rates, 200), mask)
+    assert verdict(result, "prediction of counts, mean per trial").verdict == "pass"
+
+
+def test_markdown_and_text_lead_with_the_failures_and_hold_a_row_for_each_concern():
+    diagnosis = diagnose(sampled(diverging=np.eye(4, 500, dtype=bool)))
+    markdown = diagnosis.to_markdown().splitlines()
+    assert markdown[0] == "Do not use this fit yet: divergences failed."
+    assert markdown[2:4] == [
+        "| concern | verdict | value | threshold | what it means |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    assert len(markdown) == 4 + len(diagnosis.verdicts)
+    assert any(row.startswith("| divergences | **fail** | 4 | none | Some regions") for row in markdown)
+    assert "         FAIL  divergences: 4 (none). Some regions were too curved" in str(diagnosis)
+
+
+def test_invariants_are_judged_beside_the_parameters():
+    result = sampled()
+    # Chains that sit in different gauges agree about the spectrum; here one has another spectrum.
+    overlap = RNG.normal(size=(4, 500, 2, 2)) * 0.1 + np.diag([1.0, 2.0])
+    overlap[1] += np.diag([0.0, 1.0])
+    dims = ("chain", "draw", "latent_dim", "latent_from")
+    result["posterior"] = xr.DataTree(result["posterior"].to_dataset().assign(overlap=(dims, overlap)))
+    found = verdict(result, "R-hat of invariants")
+    assert found.verdict == "fail"
+    assert "eigenvalue_real[mode=1]" in found.explanation
+
+
+def test_a_tree_without_its_groups_is_refused():
+    with pytest.raises(ValueError, match=r"missing: \['sample_stats'\]"):
+        diagnose(xr.DataTree.from_dict({"posterior": xr.Dataset()}))
