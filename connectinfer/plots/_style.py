@@ -120,7 +120,9 @@ def band(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return draws.mean(0), lower, upper
 
 
-def chosen_trials[Labelled: (xr.Dataset, xr.DataArray)](data: Labelled, trials: Sequence[Any] | None) -> Labelled:
+def chosen_trials[Labelled: (xr.Dataset, xr.DataArray)](
+    data: Labelled, trials: Sequence[Any] | np.ndarray | None
+) -> Labelled:
     """`data` at the chosen trials, or at its first `MOST_TRIALS`.
 
     Raises:

@@ -36,7 +36,7 @@ def plot_connectivity(
     weight: xr.DataArray,
     *,
     truth: xr.DataArray | None = None,
-    order: Sequence[Any] | None = None,
+    order: Sequence[Any] | np.ndarray | None = None,
     figure: Figure | SubFigure | None = None,
 ) -> Figure:
     """Posterior mean and standard deviation of the weights as matrices, with the true ones before them if given.
@@ -129,7 +129,7 @@ def plot_overlap_spectrum(overlap: xr.DataArray, *, truth: xr.DataArray | None =
     return ax
 
 
-def _sorted(matrix: xr.DataArray, order: Sequence[Any] | None) -> xr.DataArray:
+def _sorted(matrix: xr.DataArray, order: Sequence[Any] | np.ndarray | None) -> xr.DataArray:
     if order is None:
         return matrix
     for dim in _MATRIX:

@@ -32,7 +32,7 @@ def plot_latent_paths(
     *,
     truth: xr.DataArray | None = None,
     mask: xr.DataArray | None = None,
-    trials: Sequence[Any] | None = None,
+    trials: Sequence[Any] | np.ndarray | None = None,
     figure: Figure | SubFigure | None = None,
 ) -> Figure:
     """Posterior mean and 90 % band of latent paths over time: one row per latent dimension, one column per trial.

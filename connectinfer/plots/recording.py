@@ -23,7 +23,7 @@ _PIXELS = 600
 
 
 def plot_raster(
-    recording: xr.Dataset, *, trials: Sequence[Any] | None = None, figure: Figure | SubFigure | None = None
+    recording: xr.Dataset, *, trials: Sequence[Any] | np.ndarray | None = None, figure: Figure | SubFigure | None = None
 ) -> Figure:
     """Spike raster, one panel per trial: a tick for every bin with spikes, darker for more spikes.
 
@@ -57,7 +57,7 @@ def plot_raster(
 
 
 def plot_activity(
-    recording: xr.Dataset, *, trials: Sequence[Any] | None = None, figure: Figure | SubFigure | None = None
+    recording: xr.Dataset, *, trials: Sequence[Any] | np.ndarray | None = None, figure: Figure | SubFigure | None = None
 ) -> Figure:
     """Heat map of counts, rates (Hz) or fluorescence, one panel per trial with one colour scale.
 
