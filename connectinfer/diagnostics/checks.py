@@ -238,7 +238,7 @@ def _importance(result: xr.DataTree) -> list[Verdict]:
         )
         said = (
             f"Importance weights over {n_values} path values say nothing either way in so many dimensions. Judge the "
-            "fit by its predictions; for certified intervals fit few trials with `low_rank_rnn_ode` and NUTS."
+            "fit by its predictions, and do not rely on the width of its intervals."
         )
         return [Verdict(concern, NOT_CERTIFIED, k_hat, asked, said)]
     said = "The guide misses part of the posterior. Try guide='low_rank' or 'flow', more steps, or engine='nuts'."
