@@ -13,8 +13,8 @@ bias d (unit); gain, bias, noise (unit, in the units of the signal); sigma (proc
 Source: low-rank networks, Mastrogiuseppe & Ostojic, Neuron 99, 609 (2018), doi:10.1016/j.neuron.2018.07.003, equations
 1-5; fitted to continuous signals, Valente, Pillow & Ostojic, NeurIPS 2022, arXiv:2210.10669 (LINT).
 Differs from the source: the network consists of the recorded units, has process noise, n has an explicit linear part in
-m, the rotation of the latent space is fixed by anchor units, and everything has a prior. The priors of gain, bias and
-noise expect signals of unit scale: z-score or use dF/F.
+m, the rotation of the latent space is fixed by principal components, and everything has a prior. The priors of gain,
+bias and noise expect signals of unit scale: z-score or use dF/F.
 """
 
 # NumPyro types sampled values as ArrayLike; they are arrays.
@@ -62,9 +62,9 @@ def inputs(
     return recording_arrays(data, kind, rank=rank, tau=tau, nonlinearity=nonlinearity)
 
 
-def model(activity, mask, filtered, order, rank, alpha, tau, nonlinearity, **_):
+def model(activity, mask, filtered, basis, rank, alpha, tau, nonlinearity, **_):
     """Joint law of network, paths and signal; `activity=None` draws a signal."""
-    units = sample_network(order, rank, filtered.shape[-1], tau, nonlinearity, bias_loc=0.0, bias_scale=1.0)
+    units = sample_network(basis, rank, filtered.shape[-1], tau, nonlinearity, bias_loc=0.0, bias_scale=1.0)
     sigma = numpyro.sample("process_noise", dist.LogNormal(jnp.log(0.05), 1.0))
     s0 = numpyro.sample("initial_scale", dist.LogNormal(0.0, 0.5))
     path = LatentPath(jax.tree_util.Partial(latent_step, units.network, alpha), sigma, s0, filtered, rank)
@@ -80,9 +80,9 @@ def model(activity, mask, filtered, order, rank, alpha, tau, nonlinearity, **_):
         numpyro.sample("signal", dist.Normal(mean, noise).mask(mask), obs=activity)
 
 
-def initial(activity, mask, order, rank, alpha, nonlinearity, **_):
+def initial(activity, mask, basis, rank, alpha, nonlinearity, **_):
     """Start values of the sites from principal components."""
-    return initial_network(activity, mask, order, rank, alpha, nonlinearity, counts=False)
+    return initial_network(activity, mask, basis, rank, alpha, nonlinearity, counts=False)
 
 
 def example(key: jax.Array) -> xr.Dataset:

@@ -59,15 +59,15 @@ def inputs(
     return recording_arrays(data, "counts", rank=rank, tau=tau, nonlinearity=nonlinearity)
 
 
-def model(activity, mask, stimulus, order, rank, alpha, tau, nonlinearity, **_):
+def model(activity, mask, stimulus, basis, rank, alpha, tau, nonlinearity, **_):
     """Joint law of network, initial states and counts; `activity=None` draws counts."""
     n_trials, n_bins, n_units = mask.shape
-    units = sample_network(order, rank, stimulus.shape[-1], tau, nonlinearity, bias_loc=-2.0, bias_scale=2.0)
+    units = sample_network(basis, rank, stimulus.shape[-1], tau, nonlinearity, bias_loc=-2.0, bias_scale=2.0)
     s0 = numpyro.sample("initial_scale", dist.LogNormal(0.0, 0.5))
-    # Sampled as what it contributes to the anchors' read-out, which is what data determine.
-    law = dist.MultivariateNormal(jnp.zeros((n_trials, rank)), scale_tril=s0 * units.anchors)
+    # Sampled in the coordinates of the reference, which data determine.
+    law = dist.MultivariateNormal(jnp.zeros((n_trials, rank)), scale_tril=s0 * units.alignment)
     drive = numpyro.sample("initial_drive", law.to_event(1))
-    start = jax.scipy.linalg.solve_triangular(units.anchors, drive.T, lower=True).T
+    start = jax.scipy.linalg.solve_triangular(units.alignment, drive.T, lower=True).T
     time = alpha * tau * np.arange(n_bins)
     path = simulate(units.network, start, time, inputs=stimulus if stimulus.shape[-1] else None)
     numpyro.deterministic("failed_solves", path.failed)
@@ -83,12 +83,12 @@ def model(activity, mask, stimulus, order, rank, alpha, tau, nonlinearity, **_):
         numpyro.sample("counts", PoissonLogRate(log_rate).mask(mask), obs=activity)
 
 
-def initial(activity, mask, order, rank, alpha, nonlinearity, **_):
+def initial(activity, mask, basis, rank, alpha, nonlinearity, **_):
     """Start values of the sites from principal components."""
-    values = initial_network(activity, mask, order, rank, alpha, nonlinearity, counts=True)
-    block = np.diag(values["loading_diagonal"])
-    block[np.tril_indices(rank, -1)] = values.get("loading_below", [])
-    values["initial_drive"] = values.pop("latent")[:, 0] @ block.T
+    values = initial_network(activity, mask, basis, rank, alpha, nonlinearity, counts=True)
+    alignment = np.diag(values["loading_diagonal"])
+    alignment[np.tril_indices(rank, -1)] = values.get("loading_below", [])
+    values["initial_drive"] = values.pop("latent")[:, 0] @ alignment.T
     del values["process_noise"]
     return values
 

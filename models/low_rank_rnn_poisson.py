@@ -13,7 +13,7 @@ alpha = bin width / tau; v, the inputs after `tau dv/dt = -v + u`.
 Source: low-rank networks, Mastrogiuseppe & Ostojic, Neuron 99, 609 (2018), doi:10.1016/j.neuron.2018.07.003, equations
 1-5; with process noise and spikes, Pals et al., NeurIPS 2024, arXiv:2406.16749, equations 1-4.
 Differs from the source: the network consists of the recorded units, n has an explicit linear part in m, the rotation of
-the latent space is fixed by anchor units, and everything has a prior.
+the latent space is fixed by principal components, and everything has a prior.
 """
 
 # NumPyro types sampled values as ArrayLike; they are arrays.
@@ -59,9 +59,9 @@ def inputs(
     return recording_arrays(data, "counts", rank=rank, tau=tau, nonlinearity=nonlinearity)
 
 
-def model(activity, mask, filtered, order, rank, alpha, tau, nonlinearity, **_):
+def model(activity, mask, filtered, basis, rank, alpha, tau, nonlinearity, **_):
     """Joint law of network, paths and counts; `activity=None` draws counts."""
-    units = sample_network(order, rank, filtered.shape[-1], tau, nonlinearity, bias_loc=-2.0, bias_scale=2.0)
+    units = sample_network(basis, rank, filtered.shape[-1], tau, nonlinearity, bias_loc=-2.0, bias_scale=2.0)
     sigma = numpyro.sample("process_noise", dist.LogNormal(jnp.log(0.05), 1.0))
     s0 = numpyro.sample("initial_scale", dist.LogNormal(0.0, 0.5))
     path = LatentPath(jax.tree_util.Partial(latent_step, units.network, alpha), sigma, s0, filtered, rank)
@@ -76,9 +76,9 @@ def model(activity, mask, filtered, order, rank, alpha, tau, nonlinearity, **_):
         numpyro.sample("counts", PoissonLogRate(log_rate).mask(mask), obs=activity)
 
 
-def initial(activity, mask, order, rank, alpha, nonlinearity, **_):
+def initial(activity, mask, basis, rank, alpha, nonlinearity, **_):
     """Start values of the sites from principal components."""
-    return initial_network(activity, mask, order, rank, alpha, nonlinearity, counts=True)
+    return initial_network(activity, mask, basis, rank, alpha, nonlinearity, counts=True)
 
 
 def example(key: jax.Array) -> xr.Dataset:

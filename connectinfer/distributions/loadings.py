@@ -6,57 +6,57 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from numpyro.distributions.transforms import PowerTransform
 
 
-class AnchoredLoadings(NamedTuple):
-    """`loading (unit, latent_dim)`; the anchors' `block (latent_dim, latent_dim)`, lower triangular with positive
-    diagonal; and `relative (unit, latent_dim)`, with `loading = relative @ block`."""
+class AlignedLoadings(NamedTuple):
+    """`loading (unit, latent_dim)`; its `alignment (latent_dim, latent_dim)` to the reference, lower triangular with
+    positive diagonal; and `relative (unit, latent_dim)`, with `loading = relative @ alignment`."""
 
     loading: Float[Array, "unit latent_dim"]
-    block: Float[Array, "latent_dim latent_dim"]
+    alignment: Float[Array, "latent_dim latent_dim"]
     relative: Float[Array, "unit latent_dim"]
 
 
-def sample_anchored_loadings(
-    name: str, order: Int[Array, " unit"], rank: int, scale: Float[Array, " unit"]
-) -> AnchoredLoadings:
-    r"""Normal loadings, rotated so that the first `rank` units of `order`, the anchors, have a triangular block.
+def sample_aligned_loadings(name: str, basis: Float[Array, "unit unit"], rank: int) -> AlignedLoadings:
+    r"""Standard normal loadings, rotated so that their projection on a reference is triangular.
 
-    An isotropic prior $c_i \sim N(0, s_i^2 I)$ (`scale`) with isotropic process noise leaves every rotation of the
-    latent space equally likely. Write the block of the anchors as $L Q$ with $L$ lower triangular, its diagonal
-    positive, and $Q$ orthogonal; rotating by $Q^\top$ picks one representative of each orbit. Under the normal prior
-    the entries of $L$ are independent, $L_{kk} \sim s_k \chi_{D-k}$ (k from 0) and $N(0, s_k^2)$ below the diagonal of
-    row k, so every quantity that does not depend on the rotation keeps its prior. Source: Bartlett decomposition of
-    the rows divided by their scales.
+    `basis` is an orthogonal matrix whose first `rank` columns U, the reference, span the space of the units where
+    loadings are expected (leading principal components); the others V complete it.
 
-    The other units are sampled relative to the block, $\tilde c_i = c_i L^{-1}$: rescaling or shearing the latent space
-    moves $L$ and leaves them alone.
-    Sites: `{name}_diagonal (latent_dim)`, `{name}_below (below)`, `{name}_relative (free_unit, latent_dim)`; the last
-    two only where they have entries.
+    The prior $c_i \sim N(0, I)$ with isotropic process noise leaves every rotation of the latent space equally likely.
+    Write the projection $U^\top c / \sqrt K$ as $L Q$ with $L$ lower triangular, its diagonal positive, and $Q$
+    orthogonal; rotating by $Q^\top$ picks one representative of each orbit. The entries of $L$ are then independent,
+    $\sqrt K L_{kk} \sim \chi_{D-k}$ (k from 0) and $\sqrt K L_{kl} \sim N(0, 1)$ below the diagonal, so every quantity
+    that does not depend on the rotation keeps its prior. Source: Bartlett decomposition.
+
+    What remains is sampled relative to $L$: $c = \sqrt K (U + V B) L$. Rescaling or shearing the latent space moves $L$
+    and leaves $B$ alone, and all units together, rather than a few of them, fix the scale of the latent space.
+    Sites: `{name}_diagonal (latent_dim)`, `{name}_below (below)`, `{name}_relative (unit - latent_dim, latent_dim)`;
+    the last two only where they have entries.
     """
-    scale = scale[order]
+    n_units = len(basis)
     # The root of a gamma variable is a scaled chi variable; its support, unlike a scaled one's, is fixed.
-    squared = dist.Gamma((rank - jnp.arange(rank, dtype=float)) / 2, 0.5 / scale[:rank] ** 2)
+    squared = dist.Gamma((rank - jnp.arange(rank, dtype=float)) / 2, n_units / 2)
     chi = dist.TransformedDistribution(squared, PowerTransform(0.5))
-    block = jnp.diag(numpyro.sample(f"{name}_diagonal", chi.to_event(1)))
+    alignment = jnp.diag(numpyro.sample(f"{name}_diagonal", chi.to_event(1)))
     if rank > 1:
         row, column = jnp.tril_indices(rank, -1)
-        below = numpyro.sample(f"{name}_below", dist.Normal(jnp.zeros(len(row)), scale[row]).to_event(1))
-        block = block.at[row, column].set(below)
-    relative = jnp.eye(rank)
-    if rank < len(order):
-        spread = scale[rank:, None, None] * _factor_of_inverse_square(block)
-        law = dist.MultivariateNormal(jnp.zeros((len(order) - rank, rank)), scale_tril=spread)
-        relative = jnp.concatenate([relative, numpyro.sample(f"{name}_relative", law.to_event(1))])
-    relative = jnp.zeros((len(order), rank)).at[order].set(relative)
-    return AnchoredLoadings(relative @ block, block, relative)
+        law = dist.Normal(jnp.zeros(len(row)), n_units**-0.5)
+        alignment = alignment.at[row, column].set(numpyro.sample(f"{name}_below", law.to_event(1)))
+    relative = basis[:, :rank]
+    if rank < n_units:
+        spread = n_units**-0.5 * _factor_of_inverse_square(alignment)
+        law = dist.MultivariateNormal(jnp.zeros((n_units - rank, rank)), scale_tril=spread)
+        relative = relative + basis[:, rank:] @ numpyro.sample(f"{name}_relative", law.to_event(1))
+    relative = n_units**0.5 * relative
+    return AlignedLoadings(relative @ alignment, alignment, relative)
 
 
 def _factor_of_inverse_square(block: Float[Array, "latent_dim latent_dim"]) -> Float[Array, "latent_dim latent_dim"]:
     """The Cholesky factor of `L^-T L^-1`, the covariance of `c L^-1` for standard normal c."""
-    # By QR: the Cholesky decomposition of the square fails in single precision when an anchor's loading is small.
+    # By QR: the Cholesky decomposition of the square fails in single precision when a diagonal entry is small.
     inverse = jax.scipy.linalg.solve_triangular(block, jnp.eye(len(block)), lower=True)
     factor = jnp.linalg.qr(inverse, mode="r")
     return (factor * jnp.sign(jnp.diagonal(factor))[:, None]).T

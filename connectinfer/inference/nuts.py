@@ -15,7 +15,7 @@ from numpyro.infer.hmc import hmc
 
 from connectinfer.inference.preflight import check_model
 from connectinfer.inference.result import Labels, build_result
-from connectinfer.inference.start import chain_coordinates, constrain, potential
+from connectinfer.inference.start import Coordinates, chain_coordinates, constrain, potential
 from connectinfer.inference.trace import bind, describe_sites, map_draws
 from connectinfer.optimisation.progress import compile_timed, progress_bar
 
@@ -31,6 +31,9 @@ NUTS_OPTIONS = {
 """Options of NumPyro's kernel that `sample_nuts` passes on."""
 
 _CHUNKS = 40
+_SETTLING = 50
+# While coordinates are poor, longer trajectories only cost time.
+_WARMUP_DEPTH = 7
 
 
 class _Draws(NamedTuple):
@@ -58,8 +61,10 @@ def sample_nuts(
     """Posterior draws by NumPyro's NUTS.
 
     `initial` holds start values of sites (constrained space). With it, chains start as draws of the Laplace
-    approximation at the mode reached from there, and move in coordinates where that is a standard normal; sites it does
-    not name begin at their prior median. Without it, chains start uniformly within two units of zero, unconstrained.
+    approximation at the mode reached from there, and move in coordinates where that is a standard normal; after 50
+    steps (or `warmup`, if fewer) that do not count, the coordinates are chosen anew by the curvature where the chains
+    were. Sites it does not name begin at their prior median. Without it, chains start uniformly within two units of
+    zero, unconstrained.
     `chain_method` is `"vectorized"` (one batch), `"parallel"` (one device a chain; not for models with a diffrax solve,
     whose reverse mode JAX cannot shard) or `"sequential"`. Ctrl-C ends the run and returns the draws so far.
     `kernel_options` are those of `numpyro.infer.NUTS` that `NUTS_OPTIONS` lists, such as `target_accept_prob` and
@@ -81,16 +86,19 @@ def sample_nuts(
     key_start, key_kernel = jax.random.split(key_chains)
     sites = describe_sites(bound, arrays)
     prior = {name: value for name, value in preflight.prior.items() if sites[name].kind == "latent"}
-    starts, to_free = chain_coordinates(key_start, bound, arrays, prior, initial, chains)
+    coordinates = chain_coordinates(key_start, bound, arrays, prior, initial, chains)
+    to_free = coordinates.to_free
     init_kernel, sample_kernel = hmc(
-        potential_fn_gen=lambda arrays: lambda x: potential(bound, arrays, to_free(x)), algo="NUTS"
+        potential_fn_gen=lambda arrays, transform: lambda x: potential(bound, arrays, to_free(transform, x)),
+        algo="NUTS",
     )
-    initialise = partial(init_kernel, num_warmup=warmup, max_tree_depth=max_tree_depth, **kernel_options)
-    start_chains = jax.vmap(lambda x, key, arrays: initialise(x, rng_key=key, model_args=(arrays,)), (0, 0, None))
-    state = jax.jit(start_chains)(starts, jax.random.split(key_kernel, chains), arrays)
+    depths = (min(max_tree_depth, _WARMUP_DEPTH) if coordinates.approximation else max_tree_depth, max_tree_depth)
+    initialise = partial(init_kernel, num_warmup=warmup, max_tree_depth=depths, **kernel_options)
+    start_chains = jax.jit(jax.vmap(lambda x, key, args: initialise(x, rng_key=key, model_args=args), (0, 0, None)))
     run = _chunk_runner(sample_kernel, chain_method, max(min((warmup + draws) // _CHUNKS, 50), 1))
-    collected, status = _drive(run, state, arrays, warmup, draws, show_progress)
-    samples = _constrain(bound, arrays, to_free, collected.coordinates)
+    begin = lambda found: start_chains(found.starts, jax.random.split(key_kernel, chains), (arrays, found.transform))  # noqa: E731
+    collected, coordinates, status = _drive(run, begin, coordinates, arrays, warmup, draws, show_progress)
+    samples = _constrain(bound, arrays, partial(to_free, coordinates.transform), collected.coordinates)
     stats = {name: np.asarray(x) for name, x in collected.stats.items()}
     stats["tree_depth"] = np.floor(np.log2(stats["n_steps"])).astype(int) + 1
     stats["reached_max_tree_depth"] = stats["tree_depth"] >= max_tree_depth
@@ -123,9 +131,9 @@ def _check_chains(chain_method: str, chains: int, warmup: int, draws: int) -> No
 def _chunk_runner(
     sample_kernel: Callable, chain_method: str, chunk: int
 ) -> Callable[[PyTree, PyTree], tuple[PyTree, _Draws]]:
-    def run(state: PyTree, arrays: PyTree) -> tuple[PyTree, _Draws]:
+    def run(state: PyTree, args: PyTree) -> tuple[PyTree, _Draws]:
         def step(state: PyTree, _: None) -> tuple[PyTree, _Draws]:
-            state = jax.vmap(lambda s: sample_kernel(s, (arrays,)))(state)
+            state = jax.vmap(lambda s: sample_kernel(s, args))(state)
             stats = {
                 "diverging": state.diverging,
                 "acceptance_rate": state.accept_prob,
@@ -142,8 +150,8 @@ def _chunk_runner(
     if chain_method == "vectorized":
         return run
     if chain_method == "sequential":
-        one = lambda state, arrays: jax.tree.map(lambda x: x[0], run(jax.tree.map(lambda x: x[None], state), arrays))  # noqa: E731
-        return lambda state, arrays: jax.lax.map(lambda s: one(s, arrays), state)
+        one = lambda state, args: jax.tree.map(lambda x: x[0], run(jax.tree.map(lambda x: x[None], state), args))  # noqa: E731
+        return lambda state, args: jax.lax.map(lambda s: one(s, args), state)
     mesh = Mesh(np.array(jax.local_devices()), ("chain",))
     by_chain = PartitionSpec("chain")
     return jax.shard_map(
@@ -152,27 +160,40 @@ def _chunk_runner(
 
 
 def _drive(
-    run: Callable, state: PyTree, arrays: PyTree, warmup: int, draws: int, show_progress: bool
-) -> tuple[_Draws, str]:
-    compiled = compile_timed(run, state, arrays, name="NUTS", show=show_progress)
-    total, done, chunks, status = warmup + draws, 0, [], "finished"
-    with progress_bar("NUTS warm-up", total, show_progress) as advance:
+    run: Callable,
+    begin: Callable,
+    coordinates: Coordinates,
+    arrays: PyTree,
+    warmup: int,
+    draws: int,
+    show_progress: bool,
+) -> tuple[_Draws, Coordinates, str]:
+    state, args = begin(coordinates), (arrays, coordinates.transform)
+    compiled = compile_timed(run, state, args, name="NUTS", show=show_progress)
+    settling = min(_SETTLING, warmup) if coordinates.approximation else 0
+    total, done, chunks, status = warmup + draws, -settling, [], "finished"
+    with progress_bar("NUTS warm-up", total + settling, show_progress) as advance:
         try:
             while done < total:
-                state, new = jax.block_until_ready(compiled(state, arrays))
+                state, new = jax.block_until_ready(compiled(state, args))
                 chunks.append(jax.tree.map(np.asarray, new))
                 n_new = new.stats["n_steps"].shape[1]
-                done += n_new
-                phase = "warm-up" if done < warmup else "sampling"
+                phase = "settling" if done < 0 else "warm-up" if done < warmup else "sampling"
                 advance(n_new, f"{phase}, {float(new.stats['n_steps'].mean()):.0f} leapfrog steps a draw")
+                if done < 0 <= done + n_new:
+                    visited = np.concatenate([part.coordinates for part in chunks], axis=1)
+                    coordinates, chunks, done = coordinates.settled(jnp.asarray(visited), arrays), [], 0
+                    state, args = begin(coordinates), (arrays, coordinates.transform)
+                else:
+                    done += n_new
         except KeyboardInterrupt:
             status = "interrupted"
             if done <= warmup:
                 raise KeyboardInterrupt(
-                    f"Interrupted after {done} of {warmup} warm-up steps: no draws to keep."
+                    f"Interrupted after {max(done, 0)} of {warmup} warm-up steps: no draws to keep."
                 ) from None
     joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, warmup:total], *chunks)
-    return joined, status
+    return joined, coordinates, status
 
 
 def _constrain(bound: Callable, arrays: PyTree, to_free: Callable, coordinates: PyTree) -> dict[str, np.ndarray]:

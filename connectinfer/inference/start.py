@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
-from connectinfer.inference.laplace import laplace
+from connectinfer.inference.laplace import POINTS, Laplace, laplace
 from connectinfer.inference.trace import Sites
 
 _JITTER = 0.1
@@ -59,11 +59,23 @@ def central_start(bound: Callable, arrays: Mapping[str, Any], prior: Sites, init
 
 
 class Coordinates(NamedTuple):
-    """Coordinates in which chains move: their starts `(chain, ...)`, and the map from coordinates to unconstrained
-    sites."""
+    """Coordinates in which chains move: their starts `(chain, ...)`; the map `to_free(transform, x)` to unconstrained
+    sites, with `transform` its arrays; and the Laplace approximation that they come from, if any."""
 
     starts: PyTree
-    to_free: Callable[[PyTree], Sites]
+    transform: PyTree
+    to_free: Callable[[PyTree, PyTree], Sites]
+    approximation: Laplace | None
+
+    def settled(self, visited: Float[Array, "chain step size"], arrays: Mapping[str, Any]) -> "Coordinates":
+        """Whitened by the curvature where chains were in the second half of a run, and starting where it ended."""
+        assert self.approximation is not None
+        late = visited[:, visited.shape[1] // 2 :].reshape(-1, visited.shape[-1])
+        points = late[np.linspace(0, len(late) - 1, POINTS).astype(int)]
+        approximation = self.approximation.recurved(points, dict(arrays))
+        change = jnp.linalg.solve(approximation.scale, self.approximation.scale)
+        starts = visited[:, -1] @ change.T
+        return Coordinates(starts, (approximation.mode, approximation.scale), self.to_free, approximation)
 
 
 def chain_coordinates(
@@ -76,10 +88,10 @@ def chain_coordinates(
 ) -> Coordinates:
     """Coordinates and starts for NUTS, with finite log density and gradient at every start.
 
-    Without `initial`, the unconstrained sites themselves, uniform within 2 of zero. With it, the Laplace approximation
-    at the mode that is reached from there: chains start as its draws and move in coordinates where it is a standard
-    normal. For more than 1,000 unconstrained values, whose Hessian would cost too much, the start plus normal noise of
-    sd 0.1.
+    Without `initial`, the unconstrained sites themselves, uniform within 2 of zero. With it, the Laplace
+    approximation at the mode that is reached from there: chains start as its draws and move in coordinates where it is
+    a standard normal. For more than 1,000 unconstrained values, whose Hessian would cost too much, the start plus
+    normal noise of sd 0.1.
 
     Raises:
         ValueError: no finite start in 20 tries for some chain.
@@ -89,25 +101,28 @@ def chain_coordinates(
     size = sum(leaf.size for leaf in jax.tree.leaves(centre))
     if initial is not None and size <= _MOST_WHITENED:
         approximation = laplace(density, dict(arrays), centre)
-        centre, to_free = jnp.zeros(size), approximation.to_sites
+        transform, unravel = (approximation.mode, approximation.scale), approximation.unravel
+        to_free = lambda transform, x: unravel(transform[0] + transform[1] @ x)  # noqa: E731
         propose = lambda key: jax.random.normal(key, (size,))  # noqa: E731
     else:
-        radius, to_free = (None if initial is not None else _RADIUS), lambda free: free
+        approximation, transform, to_free = None, (), lambda _, free: free
+        radius = None if initial is not None else _RADIUS
         propose = partial(_scatter, centre, radius)
 
-    def attempt(key: PRNGKeyArray, arrays: Mapping[str, Any]) -> tuple[PyTree, Array]:
+    def attempt(key: PRNGKeyArray, transform: PyTree, arrays: Mapping[str, Any]) -> tuple[PyTree, Array]:
         proposed = propose(key)
-        value, gradient = jax.value_and_grad(lambda x: density(to_free(x), arrays))(proposed)
+        value, gradient = jax.value_and_grad(lambda x: density(to_free(transform, x), arrays))(proposed)
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)]).all()
         return proposed, jnp.isfinite(value) & finite
 
-    run = jax.jit(lambda keys, arrays: jax.lax.map(lambda k: attempt(k, arrays), keys))
+    run = jax.jit(lambda keys, *args: jax.lax.map(lambda k: attempt(k, *args), keys))
     starts: list[PyTree] = []
     for batch in jax.random.split(key, _TRIES):
-        found, valid = run(jax.random.split(batch, chains), dict(arrays))
+        found, valid = run(jax.random.split(batch, chains), transform, dict(arrays))
         starts += [jax.tree.map(lambda x, i=i: x[i], found) for i in np.flatnonzero(np.asarray(valid))]
         if len(starts) >= chains:
-            return Coordinates(jax.tree.map(lambda *values: jnp.stack(values), *starts[:chains]), to_free)
+            stacked = jax.tree.map(lambda *values: jnp.stack(values), *starts[:chains])
+            return Coordinates(stacked, transform, to_free, approximation)
     raise ValueError(
         f"No start with a finite log density and gradient in {_TRIES * chains} tries ({len(starts)} of {chains} chains "
         "started). Narrow the priors, or pass start values with `initial=`."

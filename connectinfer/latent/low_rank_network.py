@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-import scipy.linalg
 import xarray as xr
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key
 from numpyro import handlers
 
 from connectinfer.data.recording import check_recording, observed_kind, recording
 from connectinfer.distributions.latent_path import LatentPath
-from connectinfer.distributions.loadings import sample_anchored_loadings
+from connectinfer.distributions.loadings import sample_aligned_loadings
 from connectinfer.distributions.poisson_log_rate import PoissonLogRate
 from connectinfer.dynamics.low_rank import LowRankRNN, filter_inputs, latent_step, potentials
 from connectinfer.dynamics.nonlinearity import nonlinearity as named_nonlinearity
@@ -34,7 +33,9 @@ NETWORK_COORDINATES = (
     "loading_relative",
     "input_loading",
     "intercept",
-    "overlap_map",
+    "drift_coefficients",
+    "drift_slack",
+    "n_linear",
     "n_residual",
 )
 """Sites of `sample_network` that only serve the sampler; the quantities of interest follow from them."""
@@ -47,8 +48,9 @@ def recording_arrays(
 
     `kind` is the variable to read (`"counts"`, `"rates"` or `"fluorescence"`), `tau` the time constant in seconds.
     Arrays: `activity` and `mask (trial, time, unit)`, `stimulus (trial, time, input)` (the inputs as recorded),
-    `filtered` (the same after `tau dv/dt = -v + u`), `order (unit)` (anchor units of the gauge first), and `rank`,
-    `alpha` (bin width / tau), `tau`, `nonlinearity`.
+    `filtered` (the same after `tau dv/dt = -v + u`), `basis (unit, unit)` (orthogonal; its first `rank` columns span
+    the leading principal components of the activity and are the reference of the gauge), and `rank`, `alpha` (bin width
+    / tau), `tau`, `nonlinearity`.
 
     Raises:
         ValueError: another kind of recording, trials of a single bin, a rank below 1 or larger than the number of
@@ -81,7 +83,7 @@ def recording_arrays(
         "mask": jnp.asarray(mask),
         "stimulus": jnp.asarray(inputs, float),
         "filtered": filter_inputs(jnp.asarray(inputs, float), alpha),
-        "order": jnp.asarray(_anchor_order(activity, mask, kind, rank, alpha)),
+        "basis": jnp.asarray(_component_basis(activity, mask, kind, rank, alpha), float),
         "rank": rank,
         "alpha": alpha,
         "tau": tau,
@@ -94,12 +96,12 @@ def recording_arrays(
 
 class ReadOutNetwork(NamedTuple):
     """A network, the gain `(unit,)` and bias `(unit,)` by which its potentials h are read out (`gain h + bias`), and
-    the block L of the anchor units' `gain m`, so that `L z` is what the path contributes to their read-out."""
+    the alignment L of `gain m` to the reference, so that `L z` is the path in the reference's coordinates."""
 
     network: LowRankRNN
     gain: Float[Array, " unit"]
     bias: Float[Array, " unit"]
-    anchors: Float[Array, "rank rank"]
+    alignment: Float[Array, "rank rank"]
 
     def read_out(
         self, latent: Float[Array, "trial time rank"], filtered: Float[Array, "trial time input"]
@@ -109,7 +111,7 @@ class ReadOutNetwork(NamedTuple):
 
 
 def sample_network(
-    order: Int[Array, " unit"],
+    basis: Float[Array, "unit unit"],
     rank: int,
     n_inputs: int,
     tau: float,
@@ -120,43 +122,74 @@ def sample_network(
 ) -> ReadOutNetwork:
     r"""Prior over networks, with the recorded units as the network's neurons (K units), and over their read-out.
 
-    gain_i ~ LogNormal(0, 0.25); m_i ~ N(0, I) in the anchored gauge; n_i = A m_i + e_i with A ~ N(0, 1.5^2) per entry
-    and e_i ~ N(0, I), so that the overlap n^T m / K, which sets the dynamics, has the same prior for any number of
-    units; b_i ~ N(0, I); d_i ~ N(0, 0.5^2); bias_i ~ N(`bias_loc`, `bias_scale`^2).
+    gain_i ~ LogNormal(0, 0.25); gain_i m_i ~ N(0, I) in the gauge of `sample_aligned_loadings` with reference `basis`;
+    n_i = A m_i + e_i with A ~ N(0, 1.5^2) per entry and e_i ~ N(0, I), so that the overlap n^T m / K, which sets the
+    dynamics, has the same prior for any number of units; b_i ~ N(0, I); d_i ~ N(0, 0.5^2); bias_i ~ N(`bias_loc`,
+    `bias_scale`^2).
 
     Data determine the path by what it contributes to the units' read-out, the products gain m z, and not z itself. So
-    sites are in the coordinates L z of the anchors' read-out (`loading_relative`, `overlap_map` = L A L^T,
-    `n_residual` = L e_i) and of the products (`input_loading` = gain b, `intercept` = gain d + bias), each with the law
-    that the priors above imply: the posterior is the same.
+    sites are in the coordinates L z of the reference (`loading_relative`, `drift_coefficients`) and of the products
+    (`input_loading` = gain b, `intercept` = gain d + bias), each with the law that the priors above imply: the
+    posterior is the same.
     Deterministic: `m`, `n`, `b` (with inputs), `bias`, `overlap`.
     """
-    n_units = len(order)
+    n_units = len(basis)
     gain = numpyro.sample("gain", dist.LogNormal(jnp.zeros(n_units), 0.25).to_event(1))
-    loading, block, relative = sample_anchored_loadings("loading", order, rank, gain)
+    loading, alignment, relative = sample_aligned_loadings("loading", basis, rank)
     m = numpyro.deterministic("m", loading / gain[:, None])
-    n = numpyro.deterministic("n", _sample_output_weights(relative / gain[:, None], block))
     b = jnp.zeros((n_units, 0))
     if n_inputs:
         scale = jnp.broadcast_to(gain[:, None], (n_units, n_inputs))
         input_loading = numpyro.sample("input_loading", dist.Normal(jnp.zeros(scale.shape), scale).to_event(2))
         b = numpyro.deterministic("b", input_loading / gain[:, None])
     d = numpyro.sample("d", dist.Normal(jnp.zeros(n_units), 0.5).to_event(1))
+    probes = _drift_probes(nonlinearity, relative / gain[:, None], d)
+    n = numpyro.deterministic("n", _sample_output_weights(m, probes, alignment))
     intercept = numpyro.sample("intercept", dist.Normal(bias_loc + gain * d, bias_scale).to_event(1))
     bias = numpyro.deterministic("bias", intercept - gain * d)
     numpyro.deterministic("overlap", n.T @ m / n_units)
-    return ReadOutNetwork(LowRankRNN(m=m, n=n, b=b, d=d, tau=tau, nonlinearity=nonlinearity), gain, bias, block)
+    return ReadOutNetwork(LowRankRNN(m=m, n=n, b=b, d=d, tau=tau, nonlinearity=nonlinearity), gain, bias, alignment)
+
+
+def _drift_probes(
+    nonlinearity: str, slope: Float[Array, "unit rank"], d: Float[Array, " unit"]
+) -> Float[Array, "unit coefficient"]:
+    """W such that W^T n / K holds the recurrent drift at the origin and its slope along each axis of the reference's
+    coordinates y, in which the potentials are `slope @ y + d`."""
+    phi = named_nonlinearity(nonlinearity)
+    reach = 0.5  # Differences, not derivatives, so that nonlinearities with kinks change the probes continuously.
+    ahead, behind = phi(d[:, None] + reach * slope), phi(d[:, None] - reach * slope)
+    return jnp.concatenate([phi(d)[:, None], (ahead - behind) / (2 * reach)], axis=1)
 
 
 def _sample_output_weights(
-    relative: Float[Array, "unit rank"], block: Float[Array, "rank rank"]
+    m: Float[Array, "unit rank"], probes: Float[Array, "unit coefficient"], alignment: Float[Array, "rank rank"]
 ) -> Float[Array, "unit rank"]:
-    n_units, rank = relative.shape
-    entries = dist.MultivariateNormal(jnp.zeros(rank**2), scale_tril=1.5 * jnp.kron(block, block))
-    overlap_map = numpyro.sample("overlap_map", entries).reshape(rank, rank)
-    each = dist.MultivariateNormal(jnp.zeros((n_units, rank)), scale_tril=block)
-    residual = numpyro.sample("n_residual", each.to_event(1))
-    in_anchors = relative @ overlap_map.T + residual
-    return jax.scipy.linalg.solve_triangular(block, in_anchors.T, lower=True).T
+    r"""n = A m + e with normal A and e, in coordinates that data determine.
+
+    Data determine the drift that the network makes and not single weights. So the coefficients X = W^T n / K of the
+    drift (plus noise of negligible size, which keeps them from degenerating) are a site of their own, with the law
+    that the prior of n implies; n then follows from X and a draw of the prior by Matheron's rule, exactly:
+    $n = n_0 + \mathrm{Cov}(n, X) \mathrm{Cov}(X)^{-1} (X - X_0)$. Source: Wilson et al., JMLR 22:105 (2021), equation
+    13.
+    """
+    (n_units, rank), n_probes = m.shape, probes.shape[1]
+    spread, noise = 1.5, 0.1 / n_units**0.5
+    linear = numpyro.sample("n_linear", dist.Normal(jnp.zeros((rank, rank)), spread).to_event(2))
+    residual = numpyro.sample("n_residual", dist.Normal(jnp.zeros(m.shape), 1.0).to_event(2))
+    slack = numpyro.sample("drift_slack", dist.Normal(jnp.zeros((n_probes, rank)), noise).to_event(2))
+    prior = m @ linear.T + residual
+    cross = (probes + spread**2 * m @ (m.T @ probes)) / n_units
+    # The Cholesky factor of Cov(X), by QR of its root: in single precision the square of large rates may not be
+    # positive definite.
+    root = jnp.concatenate([probes / n_units, spread * m.T @ probes / n_units, noise * jnp.eye(n_probes)])
+    root = jnp.linalg.qr(root, mode="r")
+    factor = (root * jnp.sign(jnp.diagonal(root))[:, None]).T
+    law = dist.MultivariateNormal(jnp.zeros(n_probes * rank), scale_tril=jnp.kron(factor, alignment))
+    wanted = numpyro.sample("drift_coefficients", law).reshape(n_probes, rank)
+    wanted = jax.scipy.linalg.solve_triangular(alignment, wanted.T, lower=True).T
+    missing = wanted - probes.T @ prior / n_units - slack
+    return prior + cross @ jax.scipy.linalg.cho_solve((factor, True), missing)
 
 
 def known_network(
@@ -192,7 +225,7 @@ def known_network(
 def initial_network(
     activity: Float[Array, "trial time unit"],
     mask: Bool[Array, "trial time unit"],
-    order: Int[Array, " unit"],
+    basis: Float[Array, "unit unit"],
     rank: int,
     alpha: float,
     nonlinearity: str,
@@ -201,32 +234,37 @@ def initial_network(
 ) -> dict[str, np.ndarray]:
     """Values of the network's sites from principal components of the smoothed recording.
 
-    The path is that of the components, scaled so that the loadings have unit variance and rotated into the anchored
-    gauge; n is the ridge regression of its increments on the units' rates. Includes `latent`, `intercept` and
+    The path is that of the components, scaled so that the loadings have unit variance and rotated into the gauge of
+    `basis`; n is the ridge regression of its increments on the units' rates. Includes `latent`, `intercept` and
     `process_noise`.
     """
-    observed, seen, anchors = np.asarray(activity, float), np.asarray(mask), np.asarray(order)[:rank]
+    observed, seen, reference = np.asarray(activity, float), np.asarray(mask), np.asarray(basis, float)
     path, loadings, bias = _read_out_of_components(observed, seen, rank, alpha, counts)
     scale = np.maximum(np.sqrt((loadings**2).mean(0)), 1e-3)
     path, loadings = path * scale, loadings / scale
-    rotation = _anchoring_rotation(loadings[anchors])
+    rotation = _triangular_rotation(reference[:, :rank].T @ loadings)
     path, m = path @ rotation, loadings @ rotation
-    overlap_map, residual, noise = _increment_regression(path, seen, m, alpha, nonlinearity)
-    block = m[anchors]
-    np.fill_diagonal(block, np.maximum(np.diag(block), 0.05))
+    linear, residual, noise = _increment_regression(path, seen, m, alpha, nonlinearity)
+    projection = reference.T @ m / np.sqrt(len(m))
+    alignment = np.tril(projection[:rank])
+    np.fill_diagonal(alignment, np.maximum(np.diag(alignment), 0.05))
+    slope = jnp.asarray(m @ np.linalg.inv(alignment), float)
+    probes = np.asarray(_drift_probes(nonlinearity, slope, jnp.zeros(len(m))), float)
     values = {
         "latent": path,
-        "loading_diagonal": np.diag(block),
-        "overlap_map": (block @ overlap_map @ block.T).ravel(),
-        "n_residual": residual @ block.T,
+        "loading_diagonal": np.diag(alignment),
+        "n_linear": linear,
+        "n_residual": residual,
+        "drift_coefficients": (probes.T @ (m @ linear.T + residual) / len(m) @ alignment.T).ravel(),
+        "drift_slack": np.zeros((probes.shape[1], rank)),
         "intercept": bias,
         "process_noise": noise,
         "initial_scale": max(float(path[:, 0].std()), 0.1),
     }
     if rank > 1:
-        values["loading_below"] = block[np.tril_indices(rank, -1)]
-    if rank < len(order):
-        values["loading_relative"] = m[np.asarray(order)[rank:]] @ np.linalg.inv(block)
+        values["loading_below"] = alignment[np.tril_indices(rank, -1)]
+    if rank < len(m):
+        values["loading_relative"] = projection[rank:] @ np.linalg.inv(alignment)
     return values
 
 
@@ -245,7 +283,7 @@ def example_recording(key: Key[Array, ""], model: Callable, site: str, kind: str
         "mask": jnp.ones((n_trials, n_bins, n_units), bool),
         "stimulus": pulse,
         "filtered": filter_inputs(pulse, 0.1),
-        "order": jnp.arange(n_units),
+        "basis": jnp.eye(n_units),
     }
 
     def draw(key: Key[Array, ""]) -> Array:
@@ -272,13 +310,13 @@ def _stabilised(activity: np.ndarray, counts: bool) -> np.ndarray:
     return np.sqrt(activity + 0.25) if counts else activity
 
 
-def _anchor_order(activity: np.ndarray, mask: np.ndarray, kind: str, rank: int, alpha: float) -> np.ndarray:
-    # Pivoting puts units with large and mutually independent loadings first: a well-conditioned anchor block.
+def _component_basis(activity: np.ndarray, mask: np.ndarray, kind: str, rank: int, alpha: float) -> np.ndarray:
     components = principal_components(_stabilised(activity, kind == "counts"), mask, rank, _smoothing(alpha))
-    return scipy.linalg.qr(components.loadings.T, pivoting=True, mode="r")[-1]
+    basis, _ = np.linalg.qr(components.loadings, mode="complete")
+    return basis
 
 
-def _anchoring_rotation(block: np.ndarray) -> np.ndarray:
+def _triangular_rotation(block: np.ndarray) -> np.ndarray:
     """The orthogonal Q^T with `block @ Q^T` lower triangular and its diagonal positive."""
     q, r = np.linalg.qr(block.T)
     return q * np.where(np.diag(r) < 0, -1.0, 1.0)

@@ -20,8 +20,8 @@ N_DRAWS = 1000
 OPTIONS = {"steps": 1500, "learning_rate": 0.02, "particles": 4, "draws": N_DRAWS, "show_progress": False}
 
 
-def fitted(guide, inputs=INPUTS):
-    return fit_svi(jax.random.key(0), linear_model, inputs, guide=guide, **OPTIONS)
+def fitted(guide, inputs=INPUTS, **changes):
+    return fit_svi(jax.random.key(0), linear_model, inputs, guide=guide, **OPTIONS | changes)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,8 @@ def normal():
 
 @pytest.fixture(scope="module", params=["low_rank", pytest.param("flow", marks=pytest.mark.slow)])
 def correlated(request):
-    return fitted(request.param)
+    # A flow has far more to learn: with the steps of the others its k-hat lies at the threshold.
+    return fitted(request.param, steps=3000 if request.param == "flow" else 1500)
 
 
 def weights(result):

@@ -5,7 +5,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
-from scipy.stats import ks_2samp, kstest, norm, poisson
+from numpyro.infer.util import log_density
+from scipy.stats import ks_2samp, kstest, multivariate_normal, norm, poisson
 
 from connectinfer.data.recording import recording
 from connectinfer.dynamics.low_rank import LowRankRNN, overlap
@@ -43,7 +44,7 @@ def simulated(kind, with_inputs=False, seed=0):
 
 def start_of(data, kind, rank=2):
     arrays, _ = recording_arrays(data, kind, rank=rank, tau=0.1, nonlinearity="tanh")
-    names = ("activity", "mask", "order", "rank", "alpha", "nonlinearity")
+    names = ("activity", "mask", "basis", "rank", "alpha", "nonlinearity")
     return arrays, initial_network(**{name: arrays[name] for name in names}, counts=kind == "counts")
 
 
@@ -52,7 +53,7 @@ def network_sites(arrays, start, evaluate=lambda run, sites: jax.jit(run)(sites)
 
     def run(sites):
         traced = handlers.trace(handlers.seed(handlers.substitute(sample_network, data=sites), 0))
-        network = traced(arrays["order"], arrays["rank"], 0, 0.1, "tanh", bias_loc=0.0, bias_scale=1.0)
+        network = traced(arrays["basis"], arrays["rank"], 0, 0.1, "tanh", bias_loc=0.0, bias_scale=1.0)
         return {name: site["value"] for name, site in traced.trace.items()}, network
 
     return evaluate(run, {name: jnp.asarray(value, float) for name, value in start.items()})
@@ -110,7 +111,7 @@ def test_arrays_and_coordinates_of_a_small_recording():
     # v_{t+1} = 0.8 v_t + 0.2 u_t.
     np.testing.assert_allclose(arrays["filtered"][0, :, 0], [0, 0.2, 0.36, 0.288, 0.2304], rtol=1e-6)
     np.testing.assert_array_equal(arrays["filtered"][1], 0)
-    assert sorted(arrays["order"].tolist()) == [0, 1, 2]
+    np.testing.assert_allclose(arrays["basis"].T @ arrays["basis"], np.eye(3), atol=1e-6)
     found = {name: values.tolist() for name, values in coords.items()}
     time = pytest.approx([0.0, 0.02, 0.04, 0.06, 0.08])
     assert found == {"trial": [7, 8], "time": time, "unit": ["a", "b", "c"], "input": ["input_0"]}
@@ -122,14 +123,18 @@ def test_a_recording_without_inputs_has_an_empty_input_axis():
     assert coords["input"].shape == (0,)
 
 
-def test_the_anchors_are_units_with_large_independent_loadings():
+def test_the_reference_spans_the_leading_principal_components():
     time = np.arange(200)
     path = np.stack([np.sin(time / 9), np.cos(time / 23)], -1)
-    # Units 3 and 5 carry one component each; the others are weak, or a weaker copy of 3.
     loadings = np.array([[0.3, 0.1], [0.2, -0.2], [2.5, 0.0], [3.0, 0.0], [0.1, 0.3], [0.0, 2.0]])
-    data = recording(time=0.01, fluorescence=(path @ loadings.T)[None])
+    weak = 0.01 * np.random.default_rng(0).normal(size=(200, 6))
+    data = recording(time=0.01, fluorescence=(path @ loadings.T)[None] + weak)
     arrays, _ = recording_arrays(data, "fluorescence", rank=2, tau=0.1, nonlinearity="tanh")
-    assert arrays["order"][:2].tolist() == [3, 5]
+    basis = np.asarray(arrays["basis"], float)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(6), atol=1e-6)
+    np.testing.assert_allclose(basis[:, 2:].T @ loadings, 0, atol=0.01)
+    # The first dimension carries most of the variance, and units 2 and 3 carry the first dimension.
+    np.testing.assert_allclose(np.abs(basis[:, 0] @ loadings[:, 0]), np.linalg.norm(loadings[:, 0]), rtol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -182,13 +187,38 @@ def test_the_start_has_the_eigenvalues_of_the_overlap_roughly(started):
     assert np.abs(np.abs(found.imag) - np.abs(expected.imag)).max() < 0.4
 
 
-def test_the_start_lies_in_the_anchored_gauge(started):
+def test_the_start_lies_in_the_gauge_of_the_reference(started):
     _, arrays, start, _, _ = started
-    m = np.asarray(network_of(arrays, start).network.m)
-    block = m[np.asarray(arrays["order"])[:2]]
-    assert block[0, 1] == 0
-    assert (np.diag(block) > 0.5).all()
+    found = network_of(arrays, start)
+    m = np.asarray(found.network.m)
+    projection = np.asarray(arrays["basis"])[:, :2].T @ m / np.sqrt(N_UNITS)
+    np.testing.assert_allclose(projection, found.alignment, atol=1e-5)
+    assert found.alignment[0, 1] == 0
+    assert (np.diag(projection) > 0.5).all()
     assert (m**2).mean() == pytest.approx(1.0, rel=1e-3)
+
+
+def test_the_start_of_n_is_the_regression_that_it_came_from(started):
+    _, arrays, start, _, _ = started
+    network = network_of(arrays, start).network
+    expected = np.asarray(network.m, float) @ start["n_linear"].T + start["n_residual"]
+    np.testing.assert_allclose(network.n, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_components_of_fluorescence_are_the_reference_itself(started):
+    kind, _, start, _, _ = started
+    size = np.abs(start["loading_relative"]).max()
+    # Those of spikes are refined by a Poisson regression.
+    assert size < 1e-5 if kind == "fluorescence" else 1e-3 < size < 0.5
+
+
+def test_the_start_asks_for_the_drift_that_its_network_has(started):
+    _, arrays, start, _, _ = started
+    found = network_of(arrays, start)
+    m, n, alignment = (np.asarray(x, float) for x in (found.network.m, found.network.n, found.alignment))
+    drift = probes_of(m, alignment, np.zeros(N_UNITS)).T @ n @ alignment.T / N_UNITS
+    np.testing.assert_allclose(start["drift_coefficients"], drift.ravel(), atol=1e-4 * np.abs(drift).max())
+    assert (start["drift_slack"] == 0).all()
 
 
 def test_the_start_reads_the_recording_out_of_its_path(started):
@@ -240,21 +270,33 @@ def test_the_start_is_finite_for_units_that_fire_once(rank):
 
 # The prior.
 
-ORDER, N_DRAWS, LEVEL = np.array([2, 0, 1, 3]), 4000, 1e-4
-"""`LEVEL` is the false-alarm rate of each Kolmogorov-Smirnov test; there are 24 of them."""
+BASIS = np.linalg.qr(np.random.default_rng(7).normal(size=(4, 4)))[0]
+STATES = 0.5 * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
+COEFFICIENTS = np.array([[1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])
+"""Rates at these states combine to those that read out the drift at the origin and its slopes, as differences."""
+SPREAD, NOISE = 1.5, 0.1
+"""Prior sd of the entries of A, and of the slack for a network of one unit."""
+N_DRAWS, LEVEL = 4000, 1e-4
+"""`LEVEL` is the false-alarm rate of each Kolmogorov-Smirnov test; there are 51 of them."""
+
+
+def probes_of(m, alignment, d, phi=np.tanh):
+    """W `(..., unit, coefficient)`, with states in the coordinates y = L z of the reference."""
+    return phi(m @ np.linalg.solve(alignment, STATES.T) + d[..., None]) @ COEFFICIENTS
 
 
 @pytest.fixture(scope="module")
 def prior():
     """Draws of the network's quantities `(draw, ...)`."""
-    names = ("m", "n", "b", "d", "gain", "bias", "overlap")
+    names = ("m", "n", "b", "d", "gain", "bias", "overlap", "drift_coefficients")
 
     def draw(key):
         traced = handlers.trace(handlers.seed(sample_network, key))
-        found = traced(jnp.asarray(ORDER), 2, 1, 0.1, "tanh", bias_loc=-2.0, bias_scale=2.0)
+        found = traced(jnp.asarray(BASIS), 2, 1, 0.1, "tanh", bias_loc=-2.0, bias_scale=2.0)
         z, v = jnp.array([[[0.5, -1.0]]]), jnp.array([[[2.0]]])
         values = {name: traced.trace[name]["value"] for name in names}
-        return values | {"anchors": found.anchors, "read_out": found.read_out(z, v)[0, 0], "network": found.network}
+        values |= {"alignment": found.alignment, "read_out": found.read_out(z, v)[0, 0], "network": found.network}
+        return values
 
     # A map, because the gamma sampler takes long to compile under `vmap`.
     run = jax.jit(lambda keys: jax.lax.map(draw, keys))
@@ -265,10 +307,10 @@ def prior():
 def isotropic():
     """The same quantities drawn as the docstring states their prior, in no particular gauge."""
     generator = np.random.default_rng(1)
-    m = generator.normal(size=(N_DRAWS, 4, 2))
-    overlap_map = 1.5 * generator.normal(size=(N_DRAWS, 2, 2))
-    n = m @ overlap_map.transpose(0, 2, 1) + generator.normal(size=m.shape)
     gain, d = np.exp(0.25 * generator.normal(size=(N_DRAWS, 4))), 0.5 * generator.normal(size=(N_DRAWS, 4))
+    m = generator.normal(size=(N_DRAWS, 4, 2)) / gain[..., None]
+    linear = SPREAD * generator.normal(size=(N_DRAWS, 2, 2))
+    n = m @ linear.transpose(0, 2, 1) + generator.normal(size=m.shape)
     return {"m": m, "n": n, "gain": gain, "d": d, "bias": generator.normal(-2, 2, size=(N_DRAWS, 4))}
 
 
@@ -280,12 +322,45 @@ def test_what_does_not_depend_on_the_gauge_has_the_prior_that_is_stated(prior, i
         yield from ((x["m"] @ x["m"].transpose(0, 2, 1))[:, i, j] for i, j in [(0, 2), (0, 3), (1, 3)])
         yield from (weights[:, i, j] for i, j in [(0, 0), (2, 0), (3, 2), (1, 3)])
         yield from (np.trace(overlaps, axis1=1, axis2=2), np.linalg.det(overlaps), (x["n"] ** 2).sum((1, 2)))
-        # Independence of what the sampler's coordinates mix.
+        for name in ("m", "n"):
+            yield from np.linalg.svd(x[name], compute_uv=False).T
+        # The recurrent drift at the origin, and independence of what the sampler's coordinates mix.
+        yield ((np.tanh(x["d"])[:, None] @ x["n"]) ** 2).sum((1, 2))
+        yield from ((x["gain"] * np.tanh(x["d"]))[:, i] * weights[:, i, i] for i in (0, 3))
         yield from (x["gain"][:, i] * norm_of_m[:, i] for i in (0, 3))
         yield x["bias"][:, 1] * x["gain"][:, 1] * x["d"][:, 1]
 
     for found, expected in zip(invariants(prior), invariants(isotropic), strict=True):
         assert ks_2samp(found, expected).pvalue > LEVEL
+
+
+def test_given_m_the_columns_of_n_are_independent_and_normal_in_the_gauge_itself(prior):
+    m, n = prior["m"], prior["n"]
+    # Under n = A m + e, each of its columns has the covariance 1.5^2 m m^T + I.
+    root = np.linalg.cholesky(SPREAD**2 * m @ m.transpose(0, 2, 1) + np.eye(4))
+    white = np.linalg.solve(root, n).reshape(N_DRAWS, 8)
+    for column in white.T:
+        assert kstest(column, norm.cdf).pvalue > LEVEL
+    # Five standard errors.
+    np.testing.assert_allclose(white.T @ white / N_DRAWS, np.eye(8), atol=5 * np.sqrt(2 / N_DRAWS))
+    # The directions of n that the sampler treats apart depend on m, d and gain, and n still not on d and gain.
+    directions = root.transpose(0, 2, 1) @ probes_of(m, prior["alignment"], prior["d"])
+    along = (directions / np.linalg.norm(directions, axis=1, keepdims=True)).transpose(0, 2, 1)
+    for column in (along @ white.reshape(N_DRAWS, 4, 2)).reshape(N_DRAWS, 6).T:
+        assert kstest(column, norm.cdf).pvalue > LEVEL
+
+
+def test_the_drift_coefficients_are_those_of_the_network_plus_independent_noise(prior):
+    m, n, alignment, sd = prior["m"], prior["n"], prior["alignment"], NOISE / 2
+    given = prior["drift_coefficients"].reshape(-1, 3, 2).transpose(0, 2, 1)
+    drift = np.linalg.solve(alignment, given).transpose(0, 2, 1)
+    found = probes_of(m, alignment, prior["d"]).transpose(0, 2, 1) @ n / 4
+    noise = (drift - found).reshape(N_DRAWS, 6) / sd
+    for column in noise.T:
+        assert kstest(column, norm.cdf).pvalue > LEVEL
+    white = np.linalg.solve(np.linalg.cholesky(SPREAD**2 * m @ m.transpose(0, 2, 1) + np.eye(4)), n)
+    cross = noise.T @ white.reshape(N_DRAWS, 8) / N_DRAWS
+    np.testing.assert_allclose(cross, 0, atol=5 / np.sqrt(N_DRAWS))
 
 
 def test_what_every_gauge_agrees_on_has_its_stated_marginals(prior):
@@ -296,11 +371,13 @@ def test_what_every_gauge_agrees_on_has_its_stated_marginals(prior):
         assert kstest(prior["bias"][:, unit], norm(-2, 2).cdf).pvalue > LEVEL
 
 
-def test_the_prior_lies_in_the_anchored_gauge(prior):
-    block = prior["m"][:, ORDER[:2]]
-    np.testing.assert_allclose(block[:, 0, 1], 0, atol=1e-6)
-    assert (np.diagonal(block, axis1=1, axis2=2) > 0).all()
-    np.testing.assert_allclose(prior["anchors"], block * prior["gain"][:, ORDER[:2], None], rtol=1e-4, atol=1e-6)
+def test_the_prior_lies_in_the_gauge_of_the_reference(prior):
+    projection = BASIS[:, :2].T @ (prior["m"] * prior["gain"][..., None]) / 2
+    # In float32, and some alignments are all but singular.
+    np.testing.assert_allclose(projection, prior["alignment"], atol=5e-3)
+    assert np.abs(projection - prior["alignment"]).mean() < 1e-6
+    assert (prior["alignment"][:, 0, 1] == 0).all()
+    assert (np.diagonal(prior["alignment"], axis1=1, axis2=2) > 0).all()
 
 
 def test_the_deterministic_sites_are_the_networks(prior):
@@ -314,6 +391,143 @@ def test_the_deterministic_sites_are_the_networks(prior):
 def test_the_read_out_is_gain_times_potential_plus_bias(prior):
     h = prior["m"] @ [0.5, -1.0] + 2.0 * prior["b"][..., 0] + prior["d"]
     np.testing.assert_allclose(prior["read_out"], prior["gain"] * h + prior["bias"], rtol=1e-4, atol=1e-4)
+
+
+# The output weights, given everything else.
+
+
+class Conditional:
+    """A network of 5 units with fixed m, d and gain, whose n is a function of the four sites that it is made of."""
+
+    def __init__(self, nonlinearity, phi):
+        generator = np.random.default_rng(3)
+        self.basis = jnp.asarray(np.linalg.qr(generator.normal(size=(5, 5)))[0], float)
+        fixed = {
+            "loading_diagonal": [0.8, 0.5],
+            "loading_below": [-0.4],
+            "loading_relative": generator.normal(size=(3, 2)),
+            "gain": generator.uniform(0.5, 1.5, 5),
+            "d": 0.5 * generator.normal(size=5),
+            "intercept": np.zeros(5),
+        }
+        self.fixed = {name: jnp.asarray(value, float) for name, value in fixed.items()}
+        self.nonlinearity, self.phi = nonlinearity, phi
+        self.noise = NOISE / np.sqrt(5)
+        free = {"n_linear": (2, 2), "n_residual": (5, 2), "drift_slack": (3, 2), "drift_coefficients": (6,)}
+        self.free = {name: jnp.asarray(generator.normal(size=shape), float) for name, shape in free.items()}
+        units = self.trace(self.free)[1]
+        self.alignment, self.d = np.asarray(units.alignment, float), np.asarray(units.network.d, float)
+        self.m = np.asarray(units.network.m, float)
+        self.probes = probes_of(self.m, self.alignment, self.d, phi)
+        # Of any column of n; between it and its drift, noise included; of this drift.
+        self.covariance = SPREAD**2 * self.m @ self.m.T + np.eye(5)
+        self.cross = self.covariance @ self.probes / 5
+        self.covariance_of_drift = self.probes.T @ self.cross / 5 + self.noise**2 * np.eye(3)
+
+    def trace(self, free):
+        data = self.fixed | free
+        traced = handlers.trace(handlers.seed(handlers.substitute(sample_network, data=data), 0))
+        found = traced(self.basis, 2, 0, 0.1, self.nonlinearity, bias_loc=0.0, bias_scale=1.0)
+        return traced.trace, found
+
+    def n(self, free):
+        return self.trace(free)[1].network.n
+
+    def draw(self):
+        """A m + e of the given A and e."""
+        linear, residual = (np.asarray(self.free[name], float) for name in ("n_linear", "n_residual"))
+        return self.m @ linear.T + residual
+
+    def drift(self, n):
+        """The coefficients of the recurrent drift, in the coordinates y = L z of the reference."""
+        return self.probes.T @ np.asarray(n, float) @ self.alignment.T / 5
+
+
+@pytest.fixture(scope="module", params=[("tanh", np.tanh), ("relu", lambda x: np.maximum(x, 0))], ids=["tanh", "relu"])
+def conditional(request):
+    return Conditional(*request.param)
+
+
+def test_the_sites_of_the_output_weights_have_their_stated_laws(conditional):
+    trace, _ = conditional.trace(conditional.free)
+    density = {name: float(trace[name]["fn"].log_prob(trace[name]["value"])) for name in conditional.free}
+    free = {name: np.asarray(value, float) for name, value in conditional.free.items()}
+    # X L^T, row by row, of a drift X whose columns are independent.
+    law = np.kron(conditional.covariance_of_drift, conditional.alignment @ conditional.alignment.T)
+    expected = {
+        "n_linear": norm(0, SPREAD).logpdf(free["n_linear"]).sum(),
+        "n_residual": norm.logpdf(free["n_residual"]).sum(),
+        "drift_slack": norm(0, conditional.noise).logpdf(free["drift_slack"]).sum(),
+        "drift_coefficients": multivariate_normal(cov=law).logpdf(free["drift_coefficients"]),
+    }
+    assert density == pytest.approx(expected, rel=1e-3)
+
+
+def test_n_given_its_drift_has_the_mean_and_covariance_of_a_linear_regression(conditional):
+    slopes = jax.jit(jax.jacobian(conditional.n))(conditional.free)
+    spread = {"n_linear": SPREAD, "n_residual": 1.0, "drift_slack": conditional.noise}
+    roots = [sd * np.asarray(slopes[name], float).reshape(10, -1) for name, sd in spread.items()]
+    found = sum(root @ root.T for root in roots)
+    inverse = np.linalg.inv(conditional.covariance_of_drift)
+    expected = conditional.covariance - conditional.cross @ inverse @ conditional.cross.T
+    np.testing.assert_allclose(found, np.kron(expected, np.eye(2)), atol=2e-3)
+    at_zero = {name: jnp.zeros_like(conditional.free[name]) for name in spread}
+    given = np.asarray(conditional.free["drift_coefficients"], float).reshape(3, 2)
+    mean = conditional.cross @ inverse @ np.linalg.solve(conditional.alignment, given.T).T
+    found = conditional.n(conditional.free | at_zero)
+    np.testing.assert_allclose(found, mean, atol=1e-3 * np.abs(mean).max())
+
+
+def test_a_drift_that_the_prior_draw_has_leaves_it_as_it_is(conditional):
+    slack = np.asarray(conditional.free["drift_slack"], float)
+    wanted = conditional.drift(conditional.draw()) + slack @ conditional.alignment.T
+    found = conditional.n(conditional.free | {"drift_coefficients": jnp.asarray(wanted.ravel(), float)})
+    np.testing.assert_allclose(found, conditional.draw(), atol=1e-3)
+
+
+def test_the_network_has_the_drift_that_is_asked_for_up_to_the_noise(conditional):
+    wanted = np.asarray(conditional.free["drift_coefficients"], float).reshape(3, 2)
+    slack = np.asarray(conditional.free["drift_slack"], float) @ conditional.alignment.T
+    found = conditional.drift(conditional.n(conditional.free))
+    # Matheron's rule moves the draw's drift by (C - noise^2 I) C^-1 of what is missing, C the drift's covariance.
+    missing = wanted - slack - conditional.drift(conditional.draw())
+    remainder = conditional.noise**2 * np.linalg.solve(conditional.covariance_of_drift, missing)
+    np.testing.assert_allclose(found, wanted - slack - remainder, atol=2e-3)
+    # Where n varies much more than the noise, little is left.
+    strongest = np.linalg.eigh(conditional.covariance_of_drift)[1][:, -1]
+    left = np.abs(strongest @ (found + slack - wanted))
+    assert (left < 0.01 * np.abs(strongest @ missing)).all()
+
+
+@pytest.mark.parametrize("smallest", [1e-2, 1e-3])
+def test_density_and_gradient_stay_finite_when_the_alignment_is_all_but_singular(conditional, smallest):
+    free = conditional.free | {"loading_diagonal": jnp.array([0.8, smallest])}
+
+    def density(sites):
+        trace, found = conditional.trace(sites)
+        sampled = (site for site in trace.values() if site["type"] == "sample")
+        return sum(site["fn"].log_prob(site["value"]) for site in sampled) + (found.network.n**2).sum()
+
+    value, slopes = jax.jit(jax.value_and_grad(density))(conditional.fixed | free)
+    assert np.isfinite(value)
+    assert all(np.isfinite(slope).all() for slope in slopes.values())
+
+
+def test_density_and_gradient_stay_finite_at_draws_of_the_prior_whose_rates_are_unbounded():
+    generator = np.random.default_rng(0)
+    basis = np.linalg.qr(generator.normal(size=(40, 40)))[0]
+    given = (jnp.asarray(basis, float), 3, 0, 0.1, "relu")
+
+    def model():
+        sample_network(*given, bias_loc=0.0, bias_scale=1.0)
+
+    def finite(key):
+        trace = handlers.trace(handlers.seed(model, key)).get_trace()
+        sites = {name: site["value"] for name, site in trace.items() if site["type"] == "sample"}
+        value, slopes = jax.value_and_grad(lambda sites: log_density(model, (), {}, sites)[0])(sites)
+        return jnp.stack([jnp.isfinite(x).all() for x in [value, *slopes.values()]]).all()
+
+    assert jax.jit(lambda keys: jax.lax.map(finite, keys))(jax.random.split(jax.random.key(0), 200)).all()
 
 
 def test_without_inputs_there_are_no_input_loadings():
@@ -331,7 +545,7 @@ def test_a_known_network_leaves_only_the_paths_unknown():
     model = known_network(LowRankRNN(m, n, b), loading, bias, process_noise=0.2, initial_scale=0.7, alpha=0.1)
     z, v = generator.normal(size=(2, 4, 1)), generator.normal(size=(2, 4, 1))
     counts, mask = generator.poisson(1.0, (2, 4, 3)), generator.random((2, 4, 3)) < 0.7
-    arrays = {"activity": counts, "mask": mask, "filtered": v, "order": np.arange(3), "rank": 1}
+    arrays = {"activity": counts, "mask": mask, "filtered": v, "basis": np.eye(3), "rank": 1}
     arrays = {name: jnp.asarray(x, float) if name == "filtered" else x for name, x in arrays.items()}
     trace = handlers.trace(handlers.substitute(model, data={"latent": jnp.asarray(z, float)})).get_trace(**arrays)
     assert [name for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]] == ["latent"]
