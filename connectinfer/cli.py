@@ -150,9 +150,10 @@ def fit(
         from connectinfer.data.reading import open_recording
         from connectinfer.inference.fit import fit as fit_model
 
+        module = load_model(model)
         recording = open_recording(file, fields=fields or None, **values)
         _describe(recording)
-        result = fit_model(load_model(model), recording, engine=engine, seed=seed, **options)
+        result = fit_model(module, recording, engine=engine, seed=seed, **options)
         _write(result, output)
         partial = result.attrs.get("status") == "interrupted"
         _say(f"{'interrupted; wrote what there was' if partial else 'wrote the result'} to {output}")

@@ -81,7 +81,7 @@ def diagnose(result: xr.DataTree) -> Diagnosis:
     missing = {"posterior", "sample_stats"} - set(result.children)
     if missing:
         raise ValueError(f"A result needs the groups posterior and sample_stats; missing: {sorted(missing)}.")
-    checks: list[Callable[[xr.DataTree], list[Verdict]]] = [_completion]
+    checks: list[Callable[[xr.DataTree], list[Verdict]]] = [_completion, _finite_draws]
     sampled = "diverging" in result["sample_stats"]
     checks += [_chains, _divergences, _energy, _tree_depth] if sampled else [_importance]
     checks += [_solves, _prediction]
@@ -102,6 +102,16 @@ def _completion(result: xr.DataTree) -> list[Verdict]:
         return [Verdict("completion", NOT_CERTIFIED, float(n_draws), "planned draws", said)]
     said = "The loss stopped being finite; the best state before that was kept. Lower `learning_rate`."
     return [Verdict("completion", FAIL, float(n_draws), "a finite loss", said)]
+
+
+def _finite_draws(result: xr.DataTree) -> list[Verdict]:
+    posterior = result["posterior"].to_dataset()
+    bad = {str(name): int((~np.isfinite(np.asarray(x, float))).sum()) for name, x in posterior.data_vars.items()}
+    bad = {name: count for name, count in bad.items() if count}
+    if not bad:
+        return []
+    said = f"Values of {', '.join(bad)} are not finite: no summary of them means anything. Look at the model there."
+    return [Verdict("finite draws", FAIL, float(sum(bad.values())), "none that are not finite", said)]
 
 
 def _chains(result: xr.DataTree) -> list[Verdict]:

@@ -1,6 +1,7 @@
 """Variational guides: what the posterior is approximated by."""
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import flowjax.bijections
@@ -25,18 +26,15 @@ from connectinfer.inference.trace import Site, Sites
 Guide = Callable[..., Any]
 
 
-def build_guide(kind: str | Callable, sites: Mapping[str, Site], start: Sites) -> Guide:
+def build_guide(constructor: Callable[..., Guide], sites: Mapping[str, Site], start: Sites) -> Guide:
     """A guide for the latent `sites` of a model, beginning at the constrained values `start`.
 
-    `kind` names the family of the parameters: `"normal"` (AutoNormal), `"low_rank"`
-    (AutoLowRankMultivariateNormal), `"bnaf"` (AutoBNAFNormal), or `"flow"` (flowjax masked autoregressive flow); a
-    callable `(key, base_dist) -> flowjax distribution` brings another flowjax flow. Latent paths always get a
-    Gauss-Markov chain of their own, because no flat family can follow thousands of correlated bins.
+    `constructor` is what `guide_constructor` returns. Latent paths always get a Gauss-Markov chain of their own,
+    because no flat family can follow thousands of correlated bins.
 
     Raises:
-        ValueError: `kind` is unknown, or the support of a site depends on other sites.
+        ValueError: the support of a site depends on other sites.
     """
-    constructor = _constructor(kind)
     paths = {name: site.shape for name, site in sites.items() if site.law is LatentPath}
     parameters = {name: site for name, site in sites.items() if site.kind == "latent" and name not in paths}
     if moving := [name for name, site in parameters.items() if _depends_on_values(site.support)]:
@@ -78,11 +76,24 @@ GUIDES: dict[str, Callable[..., Guide]] = {
 }
 
 
-def _constructor(kind: str | Callable) -> Callable[..., Guide]:
+def guide_constructor(kind: str | Callable) -> Callable[..., Guide]:
+    """What makes a guide of the parameters from `(model, start)`.
+
+    `kind` names the family: `"normal"` (AutoNormal), `"low_rank"` (AutoLowRankMultivariateNormal), `"bnaf"`
+    (AutoBNAFNormal), or `"flow"` (flowjax masked autoregressive flow); a callable
+    `(key, base_dist) -> flowjax distribution` brings another flowjax flow.
+
+    Raises:
+        ValueError: `kind` is unknown.
+    """
     if callable(kind):
         return lambda model, start: AutoFlow(model, kind, init_loc_fn=start)
     if kind not in GUIDES:
-        raise ValueError(f"Unknown guide {kind!r}. Choose one of {sorted(GUIDES)}, or pass a flowjax constructor.")
+        near = get_close_matches(kind, GUIDES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"Unknown guide {kind!r}.{hint} Guides: {', '.join(sorted(GUIDES))}, or a constructor of a flowjax flow."
+        )
     return GUIDES[kind]
 
 

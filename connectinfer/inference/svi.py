@@ -14,7 +14,7 @@ from jaxtyping import PRNGKeyArray
 from numpyro import handlers
 
 from connectinfer.distributions.latent_path import LatentPath
-from connectinfer.inference.guides import build_guide, guide_parameters
+from connectinfer.inference.guides import build_guide, guide_constructor, guide_parameters
 from connectinfer.inference.preflight import check_model
 from connectinfer.inference.result import Labels, build_result
 from connectinfer.inference.start import central_start, constrain
@@ -40,14 +40,15 @@ def fit_svi(
     """Posterior draws from a variational approximation fitted by gradient descent on the negative ELBO.
 
     Latent paths are approximated by Gauss-Markov chains, the other sites by `guide` (see
-    `connectinfer.inference.guides.build_guide`). Adam with gradient clipping; the learning rate rises over the first
-    tenth of `steps` and falls to zero as a cosine. `initial` holds start values of sites, `particles` the draws per
-    gradient. `sample_stats` holds the log importance weights (log joint minus log guide) of the draws.
+    `connectinfer.inference.guides.guide_constructor`). Adam with gradient clipping; the learning rate rises over the
+    first tenth of `steps` and falls to zero as a cosine. `initial` holds start values of sites, `particles` the draws
+    per gradient. `sample_stats` holds the log importance weights (log joint minus log guide) of the draws.
 
     Raises:
         ValueError: an unknown guide, or a model that fails its pre-flight check.
     """
     started = time.time()
+    constructor = guide_constructor(guide)
     labels = labels or Labels.of(model)
     key_check, key_init, key_run, key_draws, key_result = jax.random.split(key, 5)
     bound, arrays = bind(model, inputs)
@@ -55,7 +56,7 @@ def fit_svi(
     sites = describe_sites(bound, arrays)
     prior = {name: value for name, value in preflight.prior.items() if sites[name].kind == "latent"}
     start = constrain(bound, arrays, central_start(bound, arrays, prior, dict(initial or {})))
-    guide_function = build_guide(guide, sites, start)
+    guide_function = build_guide(constructor, sites, start)
     parameters, constrain_parameters = guide_parameters(key_init, guide_function, arrays)
 
     def loss(parameters: Any, key: PRNGKeyArray, arrays: dict[str, Any]) -> jax.Array:

@@ -37,6 +37,14 @@ def test_a_shifted_chain_fails_r_hat_and_the_worst_entry_is_named():
     assert "theta[axis=1]" in found.explanation
 
 
+def test_draws_that_are_not_finite_fail_with_their_site_and_count():
+    theta = np.random.default_rng(0).normal(size=(4, 500, 2))
+    theta[1, 3, 0], theta[2, 7:9, 1] = np.inf, np.nan
+    verdict = next(v for v in diagnose(sampled(theta=theta)).verdicts if v.concern == "finite draws")
+    assert (verdict.verdict, verdict.value) == ("fail", 3)
+    assert "Values of theta are not finite" in verdict.explanation
+
+
 def test_chains_stuck_at_different_values_fail_r_hat():
     theta = RNG.normal(size=(4, 500, 2))
     theta[..., 0] = np.arange(4.0)[:, None]

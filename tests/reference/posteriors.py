@@ -253,7 +253,7 @@ def sample_posterior(name: str, *, seed: int = 0) -> xr.DataTree:
         return sample_nuts(
             jax.random.key(seed),
             posterior.model,
-            _inputs(posterior),
+            inputs_of(posterior),
             warmup=1000,
             draws=1000,
             target_accept_prob=arguments["control"]["adapt_delta"],
@@ -323,7 +323,8 @@ def _draws(result: xr.DataTree, parameter: str) -> np.ndarray:
     return values[..., int(index) - 1] if index else values
 
 
-def _inputs(posterior: ReferencePosterior) -> dict[str, Any]:
+def inputs_of(posterior: ReferencePosterior) -> dict[str, Any]:
+    """The model's arguments, from the reference's data file."""
     data = _read_zip(f"{posterior.data}.data.json", member=f"{posterior.data}.json")
     taken = {name: data[name] for name in inspect.signature(posterior.model).parameters}
     return {name: np.asarray(value) if isinstance(value, list) else value for name, value in taken.items()}
