@@ -24,7 +24,7 @@ _LEAST_CURVATURE = 0.1
 
 class Laplace(NamedTuple):
     """`mode` and `scale` of the normal approximation in flat unconstrained coordinates: covariance `scale scale^T`;
-    `unravel` turns a flat vector into sites."""
+    `unravel` turns a flat vector into sites, `mean_hessian` is the compiled curvature that `recurved` takes."""
 
     mode: Float[Array, " size"]
     scale: Float[Array, "size size"]
@@ -83,7 +83,10 @@ def _mean_hessian(potential: Callable, mode: Array, scale: Array, standard: Arra
 
     def column(direction: Array) -> Array:
         up, down = gradient(standard + _DIFFERENCE * direction), gradient(standard - _DIFFERENCE * direction)
-        return ((up - down) / (2 * _DIFFERENCE)).mean(0)
+        change = (up - down) / (2 * _DIFFERENCE)
+        # A step may leave the region where the density is finite.
+        finite = jnp.isfinite(change).all(1, keepdims=True)
+        return jnp.where(finite, change, 0.0).sum(0) / jnp.maximum(finite.sum(), 1)
 
     return jax.lax.map(column, jnp.eye(len(mode), dtype=mode.dtype))
 
@@ -92,6 +95,6 @@ def _inverse_root(hessian: Array, scale: Array, size: Callable[[np.ndarray], np.
     """A root of the inverse of a Hessian that is given in the coordinates of `scale`."""
     # The least curvature is meant in the sites' coordinates, where a prior has about unit width.
     inverse = np.linalg.inv(np.asarray(scale, float))
-    of_sites = inverse.T @ np.nan_to_num(np.asarray(hessian, float)) @ inverse
+    of_sites = inverse.T @ np.asarray(hessian, float) @ inverse
     curvature, axes = np.linalg.eigh((of_sites + of_sites.T) / 2)
     return jnp.asarray(axes / np.sqrt(np.maximum(size(curvature), _LEAST_CURVATURE)), scale.dtype)

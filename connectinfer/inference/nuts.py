@@ -63,8 +63,8 @@ def sample_nuts(
     `initial` holds start values of sites (constrained space). With it, chains start as draws of the Laplace
     approximation at the mode reached from there, and move in coordinates where that is a standard normal; after 50
     steps (or `warmup`, if fewer) that do not count, the coordinates are chosen anew by the curvature where the chains
-    were. Sites it does not name begin at their prior median. Without it, chains start uniformly within two units of
-    zero, unconstrained.
+    were. Trajectories of this warm-up have at most 127 steps. Sites it does not name begin at their prior median.
+    Without it, chains start uniformly within two units of zero, unconstrained.
     `chain_method` is `"vectorized"` (one batch), `"parallel"` (one device a chain; not for models with a diffrax solve,
     whose reverse mode JAX cannot shard) or `"sequential"`. Ctrl-C ends the run and returns the draws so far.
     `kernel_options` are those of `numpyro.infer.NUTS` that `NUTS_OPTIONS` lists, such as `target_accept_prob` and
@@ -96,8 +96,8 @@ def sample_nuts(
     initialise = partial(init_kernel, num_warmup=warmup, max_tree_depth=depths, **kernel_options)
     start_chains = jax.jit(jax.vmap(lambda x, key, args: initialise(x, rng_key=key, model_args=args), (0, 0, None)))
     run = _chunk_runner(sample_kernel, chain_method, max(min((warmup + draws) // _CHUNKS, 50), 1))
-    begin = lambda found: start_chains(found.starts, jax.random.split(key_kernel, chains), (arrays, found.transform))  # noqa: E731
-    collected, coordinates, status = _drive(run, begin, coordinates, arrays, warmup, draws, show_progress)
+    begin = lambda key, found: start_chains(found.starts, jax.random.split(key, chains), (arrays, found.transform))  # noqa: E731
+    collected, coordinates, status = _drive(key_kernel, run, begin, coordinates, arrays, warmup, draws, show_progress)
     samples = _constrain(bound, arrays, partial(to_free, coordinates.transform), collected.coordinates)
     stats = {name: np.asarray(x) for name, x in collected.stats.items()}
     stats["tree_depth"] = np.floor(np.log2(stats["n_steps"])).astype(int) + 1
@@ -160,6 +160,7 @@ def _chunk_runner(
 
 
 def _drive(
+    key: PRNGKeyArray,
     run: Callable,
     begin: Callable,
     coordinates: Coordinates,
@@ -168,7 +169,7 @@ def _drive(
     draws: int,
     show_progress: bool,
 ) -> tuple[_Draws, Coordinates, str]:
-    state, args = begin(coordinates), (arrays, coordinates.transform)
+    state, args = begin(key, coordinates), (arrays, coordinates.transform)
     compiled = compile_timed(run, state, args, name="NUTS", show=show_progress)
     settling = min(_SETTLING, warmup) if coordinates.approximation else 0
     total, done, chunks, status = warmup + draws, -settling, [], "finished"
@@ -183,7 +184,7 @@ def _drive(
                 if done < 0 <= done + n_new:
                     visited = np.concatenate([part.coordinates for part in chunks], axis=1)
                     coordinates, chunks, done = coordinates.settled(jnp.asarray(visited), arrays), [], 0
-                    state, args = begin(coordinates), (arrays, coordinates.transform)
+                    state, args = begin(jax.random.fold_in(key, 1), coordinates), (arrays, coordinates.transform)
                 else:
                     done += n_new
         except KeyboardInterrupt:

@@ -12,9 +12,10 @@ from connectinfer.inference import nuts
 from connectinfer.inference.nuts import sample_nuts
 
 
-@pytest.fixture(scope="module")
-def linear_result():
-    return sample_nuts(jax.random.key(0), linear_model, INPUTS, warmup=300, draws=1000, chains=4, show_progress=False)
+@pytest.fixture(scope="module", params=[None, {"beta": np.array([3.0, -2.0])}], ids=["anywhere", "whitened"])
+def linear_result(request):
+    options = {"warmup": 300, "draws": 1000, "chains": 4, "show_progress": False}
+    return sample_nuts(jax.random.key(0), linear_model, INPUTS, initial=request.param, **options)
 
 
 def test_moments_equal_the_closed_form_within_monte_carlo_error(linear_result):
