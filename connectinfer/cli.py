@@ -147,6 +147,7 @@ def fit(
         values = _literals(_pairs("--value", value or []))
         options = _literals(_pairs("--option", [*(option or []), *([] if rank is None else [f"rank={rank}"])]))
         _start_jax(precision)
+        from connectinfer.data.labelled import save
         from connectinfer.data.reading import open_recording
         from connectinfer.inference.fit import fit as fit_model
 
@@ -154,7 +155,7 @@ def fit(
         recording = open_recording(file, fields=fields or None, **values)
         _describe(recording)
         result = fit_model(module, recording, engine=engine, seed=seed, **options)
-        _write(result, output)
+        save(result, output, overwrite=True)
         partial = result.attrs.get("status") == "interrupted"
         _say(f"{'interrupted; wrote what there was' if partial else 'wrote the result'} to {output}")
         _judge(result)
@@ -192,9 +193,11 @@ def simulate(
             raise ValueError(f"{model} has no `example(key)` to draw a recording with; add one to the model file.")
         import jax
 
+        from connectinfer.data.labelled import save
+
         recording = module.example(jax.random.key(seed))
         _describe(recording)
-        _write(recording, output)
+        save(recording, output, overwrite=True)
         _say(f"wrote the recording to {output}")
 
 
@@ -290,13 +293,6 @@ def _check_output(output: Path, force: bool) -> None:
         raise FileNotFoundError(f"The folder {output.parent} of the output does not exist; create it first.")
     if output.exists() and not force:
         raise FileExistsError(f"{output} exists; name another file with --output, or give --force to overwrite it.")
-
-
-def _write(data: "xr.Dataset | xr.DataTree", output: Path) -> None:
-    # Renamed when complete: a crash in between leaves no half file, and with --force the old one.
-    part = output.with_name(f"{output.name}.part")
-    data.to_netcdf(part, engine="h5netcdf")
-    part.replace(output)
 
 
 def _open_result(file: Path) -> "xr.DataTree":

@@ -105,7 +105,12 @@ def _starts() -> jax.Array:
 
 
 def _comparison(truth: _Truth, result: xr.DataTree, ideal: xr.DataTree, recovered: list[FixedPoints]) -> Table:
-    table = Table("quantity", "true", "recovered (90 % interval)")
+    table = Table(
+        "quantity",
+        "true",
+        "recovered (90 % interval of the guide)",
+        caption="The guide takes paths and parameters as independent: intervals can be too narrow (see k-hat).",
+    )
     posterior = result["posterior"].to_dataset()
     eigenvalues = np.linalg.eigvals(posterior["overlap"].values.reshape(-1, 2, 2).astype(float))
     eigenvalues = np.sort(np.real(eigenvalues), axis=1)

@@ -9,6 +9,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions.transforms import PowerTransform
 
+from connectinfer.distributions.gram_cholesky import gram_cholesky
+
 
 class AlignedLoadings(NamedTuple):
     """`loading (unit, latent_dim)`; its `alignment (latent_dim, latent_dim)` to the reference, lower triangular with
@@ -47,16 +49,9 @@ def sample_aligned_loadings(name: str, basis: Float[Array, "unit unit"], rank: i
         alignment = alignment.at[row, column].set(numpyro.sample(f"{name}_below", law.to_event(1)))
     relative = basis[:, :rank]
     if rank < n_units:
-        spread = n_units**-0.5 * _factor_of_inverse_square(alignment)
+        inverse = jax.scipy.linalg.solve_triangular(alignment, jnp.eye(rank), lower=True)
+        spread = n_units**-0.5 * gram_cholesky(inverse)
         law = dist.MultivariateNormal(jnp.zeros((n_units - rank, rank)), scale_tril=spread)
         relative = relative + basis[:, rank:] @ numpyro.sample(f"{name}_relative", law.to_event(1))
     relative = n_units**0.5 * relative
     return AlignedLoadings(relative @ alignment, alignment, relative)
-
-
-def _factor_of_inverse_square(block: Float[Array, "latent_dim latent_dim"]) -> Float[Array, "latent_dim latent_dim"]:
-    """The Cholesky factor of `L^-T L^-1`, the covariance of `c L^-1` for standard normal c."""
-    # By QR: the Cholesky decomposition of the square fails in single precision when a diagonal entry is small.
-    inverse = jax.scipy.linalg.solve_triangular(block, jnp.eye(len(block)), lower=True)
-    factor = jnp.linalg.qr(inverse, mode="r")
-    return (factor * jnp.sign(jnp.diagonal(factor))[:, None]).T

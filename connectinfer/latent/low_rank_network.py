@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Key
 from numpyro import handlers
 
 from connectinfer.data.recording import check_recording, observed_kind, recording
+from connectinfer.distributions.gram_cholesky import gram_cholesky
 from connectinfer.distributions.latent_path import LatentPath
 from connectinfer.distributions.loadings import sample_aligned_loadings
 from connectinfer.distributions.poisson_log_rate import PoissonLogRate
@@ -180,11 +181,8 @@ def _sample_output_weights(
     slack = numpyro.sample("drift_slack", dist.Normal(jnp.zeros((n_probes, rank)), noise).to_event(2))
     prior = m @ linear.T + residual
     cross = (probes + spread**2 * m @ (m.T @ probes)) / n_units
-    # The Cholesky factor of Cov(X), by QR of its root: in single precision the square of large rates may not be
-    # positive definite.
     root = jnp.concatenate([probes / n_units, spread * m.T @ probes / n_units, noise * jnp.eye(n_probes)])
-    root = jnp.linalg.qr(root, mode="r")
-    factor = (root * jnp.sign(jnp.diagonal(root))[:, None]).T
+    factor = gram_cholesky(root)
     law = dist.MultivariateNormal(jnp.zeros(n_probes * rank), scale_tril=jnp.kron(factor, alignment))
     wanted = numpyro.sample("drift_coefficients", law).reshape(n_probes, rank)
     wanted = jax.scipy.linalg.solve_triangular(alignment, wanted.T, lower=True).T

@@ -1,10 +1,11 @@
-"""What users get wrong, and the message each mistake earns: one table for arrays, one for files."""
+"""What users get wrong, and the message each mistake earns: a table for arrays, for fits and for files."""
 
 import builtins
 import re
 import zipfile
 
 import h5py
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +20,8 @@ from connectinfer.data.recording import check_recording, recording
 from connectinfer.data.spike_times import align_spikes, bin_spikes
 from connectinfer.data.splits import hold_out, split_trials
 from connectinfer.data.time_bins import cut_trials, rebin
+from connectinfer.inference.fit import fit
+from connectinfer.zoo import load_model
 
 ONES = np.ones((2, 3, 2), int)
 GOOD = recording(time=0.01, counts=ONES)
@@ -216,6 +219,38 @@ MISTAKES = {
 def test_a_mistake_in_memory_is_refused_with_what_to_do(mistake, message):
     with pytest.raises(ValueError, match=re.compile(message, re.DOTALL)):
         mistake()
+
+
+ODE, POISSON = "low_rank_rnn_ode", "low_rank_rnn_poisson"
+FITS = {
+    "unknown model": ("low_rank_rnn_poison", {}, "Unknown model 'low_rank_rnn_poison'. Did you mean 'low_rank_rnn_po"),
+    "unknown engine": (POISSON, {"engine": "nut"}, r"Unknown engine 'nut'. Did you mean 'nuts'\? Engines: nuts, svi"),
+    "unknown option of the model": (POISSON, {"rnak": 2}, "Unknown option 'rnak' for .* Did you mean 'rank'"),
+    "unknown option of the engine": (POISSON, {"step": 2}, "Unknown option 'step' for .* Did you mean 'steps'"),
+    "option that `fit` sets": (POISSON, {"labels": None}, "Unknown option 'labels'"),
+    "option of another engine": (ODE, {"guide": "normal"}, "with engine 'nuts'.*Options: .*target_accept_prob"),
+    "unknown guide": (POISSON, {"guide": "norml"}, "'norml'. Did you mean 'normal'"),
+    "data of another kind": ("low_rank_rnn_gaussian", {}, "needs a recording of fluorescence; got counts"),
+    "rank larger than units": (POISSON, {"rank": 13}, "between 1 and the number of units; got rank=13 for 12 units"),
+    "time step larger than tau": (
+        POISSON, {"tau": 0.005},
+        r"The time step must be smaller than `tau`; got bins of 0.01 s and tau=0.005 s. Bin .* more finely",
+    ),
+    "too few devices": (
+        ODE, {"chain_method": "parallel", "chains": 64}, "64 parallel chains need 64 devices; JAX sees [12]"
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def counts():
+    return load_model(POISSON).example(jax.random.key(0))
+
+
+@pytest.mark.parametrize(("model", "options", "message"), FITS.values(), ids=FITS)
+def test_a_mistaken_fit_is_refused_before_it_starts(counts, model, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(model, counts, **options)
 
 
 def pickled(path):
