@@ -154,9 +154,21 @@ def _chunk_runner(
         return lambda state, args: jax.lax.map(lambda s: one(s, args), state)
     mesh = Mesh(np.array(jax.local_devices()), ("chain",))
     by_chain = PartitionSpec("chain")
-    return jax.shard_map(
+    sharded = jax.shard_map(
         run, mesh=mesh, in_specs=(by_chain, PartitionSpec()), out_specs=(by_chain, by_chain), check_vma=False
     )
+
+    def run_sharded(state: PyTree, args: PyTree) -> tuple[PyTree, _Draws]:
+        try:
+            return sharded(state, args)
+        # The model itself has been traced before: what fails here is dividing it.
+        except ValueError as error:
+            raise ValueError(
+                "JAX cannot divide this model's gradient among devices, for example because of a differential equation "
+                "solved by diffrax. Use chain_method='vectorized'."
+            ) from error
+
+    return run_sharded
 
 
 def _drive(

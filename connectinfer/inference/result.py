@@ -119,10 +119,18 @@ def _aligned(sites: dict[str, np.ndarray], dims: Mapping[str, list[str] | None])
 
 
 def _site_dims(name: str, site: Site, labels: Labels) -> list[str] | None:
-    if name in labels.dims:
-        named = labels.dims[name]
-        return None if named is None else site.plates + named
-    return site.plates + [f"{name}_axis_{i}" for i in range(len(site.shape) - len(site.plates))]
+    """Plates name their axes; the others are named by the labels, in order, or by number."""
+    n_free = site.axes.count(None)
+    named = labels.dims.get(name, [f"{name}_axis_{i}" for i in range(n_free)])
+    if named is None:
+        return None
+    if len(named) != n_free:
+        raise ValueError(
+            f"Site {name!r} has shape {site.shape}, in which plates name the axes {site.axes}; `DIMS[{name!r}]` must "
+            f"name the other {n_free}, got {named}."
+        )
+    free = iter(named)
+    return [next(free) if plate is None else plate for plate in site.axes]
 
 
 def _dataset(
@@ -145,8 +153,9 @@ def _dataset(
 
 def _likelihood_dims(log_likelihood: Sites, dims: Mapping[str, list[str] | None]) -> dict[str, list[str] | None]:
     """Dims of the log likelihood of one draw: those of the data without time and without the axes of an event."""
-    without_time = {name: [dim for dim in dims[name] or [] if dim != "time"] for name in log_likelihood}
-    return {name: without_time[name][: x.ndim - 1] for name, x in log_likelihood.items()}
+    shown = {name: named for name in log_likelihood if (named := dims[name]) is not None}
+    without_time = {name: [dim for dim in named if dim != "time"] for name, named in shown.items()}
+    return {name: named[: log_likelihood[name].ndim - 1] for name, named in without_time.items()}
 
 
 def _predictive(key, bound, arrays, flat, n_chains, dims, coords) -> xr.Dataset:
@@ -179,7 +188,8 @@ def _compact(values: np.ndarray) -> np.ndarray:
 
 def _constant_data(inputs: Mapping[str, Any], coords: Mapping[str, Any]) -> xr.Dataset:
     dims: dict[str, list[str] | None] = {"mask": ["trial", "time", "unit"], "filtered": ["trial", "time", "input"]}
-    known = {name: np.asarray(inputs[name]) for name in dims if name in inputs}
+    # A model outside the zoo may call something else by these names.
+    known = {name: np.asarray(inputs[name]) for name in dims if np.ndim(inputs.get(name)) == 3}
     numbers = {name: x for name, x in inputs.items() if isinstance(x, int | float | str)}
     return _dataset(known, dims, coords, ()).assign_attrs(numbers)
 

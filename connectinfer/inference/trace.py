@@ -29,12 +29,12 @@ class Evaluation(NamedTuple):
 
 class Site(NamedTuple):
     """What can be said of a site without running the model: `kind` is `"latent"`, `"observed"`, `"deterministic"`,
-    `"factor"` or `"param"`; `plates` are the names of its plates, outermost first; `law` is the type of its
+    `"factor"` or `"param"`; `axes` names the plate of every axis, None where there is none; `law` is the type of its
     distribution, `support` where its values lie."""
 
     kind: str
     shape: tuple[int, ...]
-    plates: list[str]
+    axes: list[str | None]
     law: type | None
     support: Any
 
@@ -71,7 +71,7 @@ def describe_sites(bound: Callable, arrays: Mapping[str, Any]) -> dict[str, Site
         for name, site in trace_model(key, bound, arrays, {}).items():
             if site["type"] in ("sample", "deterministic", "param"):
                 support = site["fn"].support if site["type"] == "sample" else None
-                found[name] = Site(_kind(site), jnp.shape(site["value"]), _plates(site), _law(site), support)
+                found[name] = Site(_kind(site), jnp.shape(site["value"]), _axes(site), _law(site), support)
 
     jax.eval_shape(run, jax.random.key(0), dict(arrays))
     return found
@@ -166,12 +166,18 @@ def _law(site: Mapping[str, Any]) -> type | None:
     return type(fn) if isinstance(fn, dist.Distribution) else None
 
 
-def _plates(site: Mapping[str, Any]) -> list[str]:
-    return [frame.name for frame in sorted(site.get("cond_indep_stack", ()), key=lambda frame: frame.dim)]
+def _axes(site: Mapping[str, Any]) -> list[str | None]:
+    frames = sorted(site.get("cond_indep_stack", ()), key=lambda frame: frame.dim)
+    n_axes = jnp.ndim(site["value"])
+    if site["type"] != "sample":
+        # What is an event of a deterministic value is not known; its plates come first.
+        return [*(frame.name for frame in frames), *[None] * (n_axes - len(frames))]
+    axes: list[str | None] = [None] * n_axes
+    for frame in frames:
+        axes[n_axes - site["fn"].event_dim + frame.dim] = frame.name
+    return axes
 
 
 def _log_likelihood(site: Mapping[str, Any]) -> Array:
-    log_prob, plates = site["fn"].log_prob(site["value"]), _plates(site)
-    if "time" not in plates or log_prob.ndim < len(plates):
-        return log_prob
-    return log_prob.sum(axis=plates.index("time") - len(plates))
+    log_prob, axes = site["fn"].log_prob(site["value"]), _axes(site)
+    return log_prob.sum(axis=axes.index("time")) if "time" in axes else log_prob

