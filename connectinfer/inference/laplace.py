@@ -11,7 +11,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-POINTS = 8
+POINTS = 16
 """How many points `Laplace.recurved` takes."""
 
 _STEPS = 300
@@ -20,26 +20,37 @@ _FIRST_SCALE = 0.1
 _DIFFERENCE = 0.1
 # A flat direction of the posterior is taken to be three units wide at most, about as wide as priors are.
 _LEAST_CURVATURE = 0.1
+# In standard coordinates: one flat point must not pull a logarithm to minus infinity.
+_LEAST_OF_A_POINT = 0.05
 
 
 class Laplace(NamedTuple):
     """`mode` and `scale` of the normal approximation in flat unconstrained coordinates: covariance `scale scale^T`;
-    `unravel` turns a flat vector into sites, `mean_hessian` is the compiled curvature that `recurved` takes."""
+    `unravel` turns a flat vector into sites, `hessians` is the compiled curvature that `recurved` takes."""
 
     mode: Float[Array, " size"]
     scale: Float[Array, "size size"]
     unravel: Callable[[Array], PyTree]
-    mean_hessian: Callable[[Array, Array, Array, PyTree], Array]
+    hessians: Callable[[Array, Array, Array, PyTree], Array]
 
     def recurved(self, standard: Float[Array, "point size"], arrays: PyTree) -> "Laplace":
-        """The same centre with the inverse of the Hessian's mean over 8 points, given in standard coordinates.
+        """The same centre with the inverse of a mean over 16 points, given in standard coordinates, of the Hessian.
 
         Modes of hierarchical posteriors are untypical, and so is the curvature there; what a sampler's step size has to
-        suit is the curvature where the posterior's mass is. Curvatures that are negative on average count by their
-        size.
+        suit is the curvature where the posterior's mass is. Of curvatures the size counts. The mean is geometric, by
+        logarithms of matrices: one point at the edge of another regime, where the curvature is thousands of times
+        larger, would make up an arithmetic mean alone.
         """
-        hessian = self.mean_hessian(self.mode, self.scale, standard, arrays)
-        return self._replace(scale=_inverse_root(hessian, self.scale, np.abs))
+        logarithms = []
+        for hessian in np.asarray(self.hessians(self.mode, self.scale, standard, arrays), float):
+            # Differences may leave the region where the density is finite.
+            if np.isfinite(hessian).all():
+                curvature, axes = np.linalg.eigh((hessian + hessian.T) / 2)
+                logarithms.append((axes * np.log(np.maximum(np.abs(curvature), _LEAST_OF_A_POINT))) @ axes.T)
+        if not logarithms:
+            return self
+        size, axes = np.linalg.eigh(np.mean(logarithms, 0))
+        return self._replace(scale=_inverse_root((axes * np.exp(size)) @ axes.T, self.scale))
 
 
 def laplace(potential: Callable[[PyTree, PyTree], Array], arrays: PyTree, start: PyTree) -> Laplace:
@@ -55,10 +66,10 @@ def laplace(potential: Callable[[PyTree, PyTree], Array], arrays: PyTree, start:
         return potential(unravel(x), arrays)
 
     mode = jax.jit(lambda x, arrays: _minimum(lambda y: flat_potential(y, arrays), x))(flat, arrays)
-    mean_hessian = jax.jit(partial(_mean_hessian, flat_potential))
+    hessians = jax.jit(partial(_hessians, flat_potential))
     isotropic = _FIRST_SCALE * jnp.eye(flat.size, dtype=flat.dtype)
-    hessian = mean_hessian(mode, isotropic, jnp.zeros((POINTS, flat.size), flat.dtype), arrays)
-    return Laplace(mode, _inverse_root(hessian, isotropic, lambda curvature: curvature), unravel, mean_hessian)
+    hessian, *_ = hessians(mode, isotropic, jnp.zeros((POINTS, flat.size), flat.dtype), arrays)
+    return Laplace(mode, _inverse_root(np.asarray(hessian), isotropic), unravel, hessians)
 
 
 def _minimum(potential: Callable[[Array], Array], start: Array) -> Array:
@@ -77,24 +88,21 @@ def _minimum(potential: Callable[[Array], Array], start: Array) -> Array:
     return best
 
 
-def _mean_hessian(potential: Callable, mode: Array, scale: Array, standard: Array, arrays: PyTree) -> Array:
-    """The Hessian with respect to standard coordinates, averaged over points."""
+def _hessians(potential: Callable, mode: Array, scale: Array, standard: Array, arrays: PyTree) -> Array:
+    """The Hessians `(point, size, size)` with respect to standard coordinates."""
     gradient = jax.vmap(jax.grad(lambda u: potential(mode + scale @ u, arrays)))
 
     def column(direction: Array) -> Array:
         up, down = gradient(standard + _DIFFERENCE * direction), gradient(standard - _DIFFERENCE * direction)
-        change = (up - down) / (2 * _DIFFERENCE)
-        # A step may leave the region where the density is finite.
-        finite = jnp.isfinite(change).all(1, keepdims=True)
-        return jnp.where(finite, change, 0.0).sum(0) / jnp.maximum(finite.sum(), 1)
+        return (up - down) / (2 * _DIFFERENCE)
 
-    return jax.lax.map(column, jnp.eye(len(mode), dtype=mode.dtype))
+    return jnp.swapaxes(jax.lax.map(column, jnp.eye(len(mode), dtype=mode.dtype)), 0, 1)
 
 
-def _inverse_root(hessian: Array, scale: Array, size: Callable[[np.ndarray], np.ndarray]) -> Array:
+def _inverse_root(hessian: np.ndarray, scale: Array) -> Array:
     """A root of the inverse of a Hessian that is given in the coordinates of `scale`."""
     # The least curvature is meant in the sites' coordinates, where a prior has about unit width.
     inverse = np.linalg.inv(np.asarray(scale, float))
     of_sites = inverse.T @ np.asarray(hessian, float) @ inverse
     curvature, axes = np.linalg.eigh((of_sites + of_sites.T) / 2)
-    return jnp.asarray(axes / np.sqrt(np.maximum(size(curvature), _LEAST_CURVATURE)), scale.dtype)
+    return jnp.asarray(axes / np.sqrt(np.maximum(curvature, _LEAST_CURVATURE)), scale.dtype)

@@ -189,7 +189,7 @@ def _compact(values: np.ndarray) -> np.ndarray:
 def _constant_data(inputs: Mapping[str, Any], coords: Mapping[str, Any]) -> xr.Dataset:
     dims: dict[str, list[str] | None] = {"mask": ["trial", "time", "unit"], "filtered": ["trial", "time", "input"]}
     # A model outside the zoo may call something else by these names.
-    known = {name: np.asarray(inputs[name]) for name in dims if np.ndim(inputs.get(name)) == 3}
+    known = {name: np.asarray(inputs[name]) for name in dims if np.ndim(inputs.get(name, 0)) == 3}
     numbers = {name: x for name, x in inputs.items() if isinstance(x, int | float | str)}
     return _dataset(known, dims, coords, ()).assign_attrs(numbers)
 

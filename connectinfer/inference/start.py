@@ -15,7 +15,9 @@ from connectinfer.inference.trace import Sites
 
 _JITTER = 0.1
 _RADIUS = 2.0
-_TRIES = 20
+_ROUNDS = 20
+# Draws of the Laplace approximation from which the starts are chosen.
+_CANDIDATES = 200
 _MOST_WHITENED = 1000
 
 
@@ -89,12 +91,12 @@ def chain_coordinates(
     """Coordinates and starts for NUTS, with finite log density and gradient at every start.
 
     Without `initial`, the unconstrained sites themselves, uniform within 2 of zero. With it, the Laplace
-    approximation at the mode that is reached from there: chains start as its draws and move in coordinates where it is
-    a standard normal. For more than 1,000 unconstrained values, whose Hessian would cost too much, the start plus
-    normal noise of sd 0.1.
+    approximation at the mode that is reached from there: chains move in coordinates where it is a standard normal, and
+    start at draws of it, resampled by importance out of 200 (without replacement). For more than 1,000 unconstrained
+    values, whose Hessian would cost too much, the start plus normal noise of sd 0.1.
 
     Raises:
-        ValueError: no finite start in 20 tries for some chain.
+        ValueError: fewer finite starts than chains in 20 rounds of tries.
     """
     centre = central_start(bound, arrays, prior, initial or {})
     density = partial(_joint_potential, bound)
@@ -104,28 +106,34 @@ def chain_coordinates(
         transform, unravel = (approximation.mode, approximation.scale), approximation.unravel
         to_free = lambda transform, x: unravel(transform[0] + transform[1] @ x)  # noqa: E731
         propose = lambda key: jax.random.normal(key, (size,))  # noqa: E731
+        log_weight = lambda x, energy: jnp.sum(x**2) / 2 - energy  # noqa: E731
     else:
         approximation, transform, to_free = None, (), lambda _, free: free
         radius = None if initial is not None else _RADIUS
-        propose = partial(_scatter, centre, radius)
+        propose, log_weight = partial(_scatter, centre, radius), lambda _, energy: jnp.zeros_like(energy)
 
     def attempt(key: PRNGKeyArray, transform: PyTree, arrays: Mapping[str, Any]) -> tuple[PyTree, Array]:
         proposed = propose(key)
-        value, gradient = jax.value_and_grad(lambda x: density(to_free(transform, x), arrays))(proposed)
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)]).all()
-        return proposed, jnp.isfinite(value) & finite
+        energy, slope = jax.value_and_grad(lambda x: density(to_free(transform, x), arrays))(proposed)
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((energy, slope))]).all()
+        return proposed, jnp.where(finite, log_weight(proposed, energy), -jnp.inf)
 
     run = jax.jit(lambda keys, *args: jax.lax.map(lambda k: attempt(k, *args), keys))
-    starts: list[PyTree] = []
-    for batch in jax.random.split(key, _TRIES):
-        found, valid = run(jax.random.split(batch, chains), transform, dict(arrays))
-        starts += [jax.tree.map(lambda x, i=i: x[i], found) for i in np.flatnonzero(np.asarray(valid))]
-        if len(starts) >= chains:
-            stacked = jax.tree.map(lambda *values: jnp.stack(values), *starts[:chains])
-            return Coordinates(stacked, transform, to_free, approximation)
+    key, key_choice = jax.random.split(key)
+    n_tries = max(_CANDIDATES, chains) if approximation else chains
+    rounds: list[tuple[PyTree, Array]] = []
+    for batch in jax.random.split(key, _ROUNDS):
+        rounds.append(run(jax.random.split(batch, n_tries), transform, dict(arrays)))
+        proposed, weight = jax.tree.map(lambda *parts: jnp.concatenate(parts), *rounds)
+        if jnp.isfinite(weight).sum() >= chains:
+            # From a draw that is far off the posterior a chain may never come back: its slope there is too large for
+            # any step size. Adding Gumbel noise to log weights and sorting samples by weight without replacement.
+            best = jnp.argsort(-(weight + jax.random.gumbel(key_choice, weight.shape)))[:chains]
+            starts = jax.tree.map(partial(jnp.take, indices=best, axis=0), proposed)
+            return Coordinates(starts, transform, to_free, approximation)
     raise ValueError(
-        f"No start with a finite log density and gradient in {_TRIES * chains} tries ({len(starts)} of {chains} chains "
-        "started). Narrow the priors, or pass start values with `initial=`."
+        f"{int(jnp.isfinite(weight).sum())} of {_ROUNDS * n_tries} tries had a finite log density and gradient; "
+        f"{chains} chains need as many starts. Narrow the priors, or pass start values with `initial=`."
     )
 
 
