@@ -4,7 +4,7 @@ Generative story:
     network    m, n, b, d of the recorded units      (priors: connectinfer.latent.low_rank_network.sample_network)
     path       z(0) ~ N(0, s0^2 I) for every trial,  tau dz/dt = -z + (1/K) sum_i n_i phi(h_i),
                h_i = m_i . z + b_i . v + d_i          (Tsit5, steps of at most tau / 2)
-    counts     y_ti ~ Poisson(exp(gain_i h_ti + bias_i))
+    counts     y_ti ~ Poisson(exp(gain_i h_ti + bias_i)), with exp(bias_i) about 5 spikes/s (0.4 to 60) a priori
 
 Symbols: latent z (trial, time, latent_dim), determined by its first bin; loadings m, n (unit, latent_dim); input
 loadings b (unit, input); potential bias d (unit); gain, bias (unit; bias in log spikes per bin); s0 (initial_scale); v,
@@ -62,7 +62,9 @@ def inputs(
 def model(activity, mask, stimulus, basis, rank, alpha, tau, nonlinearity, **_):
     """Joint law of network, initial states and counts; `activity=None` draws counts."""
     n_trials, n_bins, n_units = mask.shape
-    units = sample_network(basis, rank, stimulus.shape[-1], tau, nonlinearity, bias_loc=-2.0, bias_scale=2.0)
+    units = sample_network(
+        basis, rank, stimulus.shape[-1], tau, nonlinearity, bias_loc=jnp.log(5.0 * alpha * tau), bias_scale=1.5
+    )
     s0 = numpyro.sample("initial_scale", dist.LogNormal(0.0, 0.5))
     # Sampled in the coordinates of the reference, which data determine.
     law = dist.MultivariateNormal(jnp.zeros((n_trials, rank)), scale_tril=s0 * units.alignment)

@@ -4,7 +4,7 @@ Generative story:
     network    m, n, b, d of the recorded units      (priors: connectinfer.latent.low_rank_network.sample_network)
     path       z_1 ~ N(0, s0^2 I),  z_{t+1} = (1 - alpha) z_t + alpha r(z_t, v_t) + sigma eps_t
                r(z, v) = (1/K) sum_i n_i phi(h_i),  h_i = m_i . z + b_i . v + d_i
-    counts     y_ti ~ Poisson(exp(gain_i h_ti + bias_i))
+    counts     y_ti ~ Poisson(exp(gain_i h_ti + bias_i)), with exp(bias_i) about 5 spikes/s (0.4 to 60) a priori
 
 Symbols: latent z (trial, time, latent_dim); loadings m, n (unit, latent_dim); input loadings b (unit, input); potential
 bias d (unit); gain, bias (unit; bias in log spikes per bin); sigma (process_noise, sd per bin); s0 (initial_scale);
@@ -61,7 +61,9 @@ def inputs(
 
 def model(activity, mask, filtered, basis, rank, alpha, tau, nonlinearity, **_):
     """Joint law of network, paths and counts; `activity=None` draws counts."""
-    units = sample_network(basis, rank, filtered.shape[-1], tau, nonlinearity, bias_loc=-2.0, bias_scale=2.0)
+    units = sample_network(
+        basis, rank, filtered.shape[-1], tau, nonlinearity, bias_loc=jnp.log(5.0 * alpha * tau), bias_scale=1.5
+    )
     sigma = numpyro.sample("process_noise", dist.LogNormal(jnp.log(0.05), 1.0))
     s0 = numpyro.sample("initial_scale", dist.LogNormal(0.0, 0.5))
     path = LatentPath(jax.tree_util.Partial(latent_step, units.network, alpha), sigma, s0, filtered, rank)

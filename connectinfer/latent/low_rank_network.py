@@ -118,7 +118,7 @@ def sample_network(
     tau: float,
     nonlinearity: str,
     *,
-    bias_loc: float,
+    bias_loc: float | Float[Array, ""],
     bias_scale: float,
 ) -> ReadOutNetwork:
     r"""Prior over networks, with the recorded units as the network's neurons (K units), and over their read-out.

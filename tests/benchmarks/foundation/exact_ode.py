@@ -32,7 +32,7 @@ class DataSet(NamedTuple):
 
 
 def draw_data_sets(seed: int, n: int) -> list[DataSet]:
-    """Networks, paths and counts drawn from the model's prior; kept where every unit fires 0.5 to 500 spikes/s.
+    """Networks, paths and counts drawn from the model's prior; kept where every unit fires 0.5 to 100 spikes/s.
 
     The choice looks at the data alone, so intervals of the exact posterior keep their coverage.
     """
@@ -52,7 +52,7 @@ def draw_data_sets(seed: int, n: int) -> list[DataSet]:
     for key in jax.random.split(jax.random.key(seed), 1000):
         batch = {name: np.asarray(value) for name, value in draw_batch(jax.random.split(key, 100)).items()}
         rate = batch["counts"].mean((1, 2)) / BIN_WIDTH
-        for i in np.flatnonzero(((rate > 0.5) & (rate < 500)).all(-1)):
+        for i in np.flatnonzero(((rate > 0.5) & (rate < 100)).all(-1)):
             data = recording(time=BIN_WIDTH * np.arange(N_BINS), counts=batch["counts"][i].astype(int))
             kept.append(DataSet(data, {name: value[i] for name, value in batch.items() if name != "counts"}))
         if len(kept) >= n:
