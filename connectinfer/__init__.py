@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from connectinfer.data.connectome import connectome
+    from connectinfer.data.labelled import save
     from connectinfer.data.objects import as_recording
     from connectinfer.data.reading import open_connectome, open_recording
     from connectinfer.data.recording import check_recording, recording
@@ -41,6 +42,7 @@ __all__ = [
     "recording",
     "sample_connectivity",
     "sample_nuts",
+    "save",
     "simulate",
 ]
 
@@ -61,6 +63,7 @@ _HOME = {
     "recording": "data.recording",
     "sample_connectivity": "synthesis.connectivity",
     "sample_nuts": "inference.nuts",
+    "save": "data.labelled",
     "simulate": "dynamics.simulate",
 }
 

@@ -194,8 +194,10 @@ def simulate(
         import jax
 
         from connectinfer.data.labelled import save
+        from connectinfer.optimisation.progress import timed
 
-        recording = module.example(jax.random.key(seed))
+        with timed("drawing a recording"):
+            recording = module.example(jax.random.key(seed))
         _describe(recording)
         save(recording, output, overwrite=True)
         _say(f"wrote the recording to {output}")
@@ -346,8 +348,10 @@ def _describe(recording: "xr.Dataset") -> None:
 
 def _judge(result: "xr.DataTree") -> None:
     from connectinfer.diagnostics.checks import diagnose as judge
+    from connectinfer.optimisation.progress import timed
 
-    diagnosis = judge(result)
+    with timed("judging the fit"):
+        diagnosis = judge(result)
     console, text = _console(), diagnosis.to_markdown()
     if console.is_terminal:
         console.print(Markdown(text))

@@ -80,7 +80,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--bins", type=int, default=100)
     parser.add_argument("--neurons", type=int, default=60)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--output", type=Path, help="folder for the fit and pictures; without it none are written")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder for the fit and pictures, old ones are replaced; without it none are written",
+    )
     options = parser.parse_args(argv)
 
     truth, recording = simulate_recording(options.seed, options.trials, options.bins, options.neurons)
@@ -103,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     print(f"\nheld-out bits per spike: {score:.3f}")
     if options.output:
         draw_pictures(options.output, recording, result, truth)
-        result.to_netcdf(options.output / "fit.nc", engine="h5netcdf")
+        ci.save(result, options.output / "fit.nc", overwrite=True)
     return {"bits_per_spike": score}
 
 

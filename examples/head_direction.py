@@ -76,7 +76,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--trial-bins", type=int, default=100, help="bins of 50 ms in a trial")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="folder for the fit and pictures; without it none are written")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder for the fit and pictures, old ones are replaced; without it none are written",
+    )
     options = parser.parse_args(argv)
 
     recording = open_running(options.data, options.trials, options.trial_bins)
@@ -99,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     print(f"median error of the head direction read from the latent state: {scores['decoding_error']:.1f} degrees")
     if options.output:
         draw_pictures(options.output, recording, path)
-        result.to_netcdf(options.output / "fit.nc", engine="h5netcdf")
+        ci.save(result, options.output / "fit.nc", overwrite=True)
     return scores
 
 

@@ -40,7 +40,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--bins", type=int, default=400)
     parser.add_argument("--units", type=int, default=8)
     parser.add_argument("--draws", type=int, default=500)
-    parser.add_argument("--output", type=Path, help="folder for the fit and pictures; without it none are written")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder for the fit and pictures, old ones are replaced; without it none are written",
+    )
     options = parser.parse_args(argv)
 
     truth, recording = simulate(np.random.default_rng(options.seed), options.trials, options.bins, options.units)
@@ -60,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
         options.output.mkdir(parents=True, exist_ok=True)
         plot_weight_recovery(weight, truth).figure.savefig(options.output / "weights.png")
-        result.to_netcdf(options.output / "fit.nc", engine="h5netcdf")
+        ci.save(result, options.output / "fit.nc", overwrite=True)
     return scores
 
 

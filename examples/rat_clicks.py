@@ -86,7 +86,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--rank", type=int, default=2)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="folder for the fit and pictures; without it none are written")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder for the fit and pictures, old ones are replaced; without it none are written",
+    )
     options = parser.parse_args(argv)
 
     recording = open_session(options.data, options.trials, options.bins_per_bin)
@@ -103,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     print(f"\nheld-out bits per spike over the mean rate: model {scores['model']:.4f}, PSTH {scores['psth']:.4f}")
     if options.output:
         draw_pictures(options.output, recording, result)
-        result.to_netcdf(options.output / "fit.nc", engine="h5netcdf")
+        ci.save(result, options.output / "fit.nc", overwrite=True)
     return scores
 
 

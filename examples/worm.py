@@ -69,7 +69,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--rank", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="folder for the fit and pictures; without it none are written")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder for the fit and pictures, old ones are replaced; without it none are written",
+    )
     options = parser.parse_args(argv)
 
     recording = open_animal(options.data, options.trial_bins)
@@ -87,17 +91,21 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     scores = {"model": held_out_score(result, recording), "common": score_average(recording, training, entries)}
     print(f"\nheld-out explained variance: model {scores['model']:.3f}, common signal {scores['common']:.3f}")
 
+    # A mean-field guide: take the interval for a lower bound of what is not known.
     weight = ci.sample_connectivity(result)["weight"]
-    strength = weight.mean("draw")
-    label = recording["label"].values
-    named = np.flatnonzero(label != "")
-    flat = np.abs(strength.values[np.ix_(named, named)])
-    np.fill_diagonal(flat, 0.0)
-    post, pre = np.unravel_index(flat.argmax(), flat.shape)
-    print(f"strongest weight between identified neurons: {label[named[pre]]} to {label[named[post]]}")
+    named = np.flatnonzero(recording["label"].values != "")
+    low, high = np.quantile(weight.values[:, named][:, :, named], [0.05, 0.95], axis=0)
+    surest = np.minimum(np.abs(low), np.abs(high)) * (low * high > 0)
+    np.fill_diagonal(surest, 0.0)
+    post, pre = np.unravel_index(surest.argmax(), surest.shape)
+    names = recording["label"].values[named]
+    print(
+        f"weight between identified neurons farthest from zero: {names[pre]} to {names[post]}, "
+        f"90 % interval {low[post, pre]:.3f} to {high[post, pre]:.3f}"
+    )
     if options.output:
         draw_pictures(options.output, recording, result)
-        result.to_netcdf(options.output / "fit.nc", engine="h5netcdf")
+        ci.save(result, options.output / "fit.nc", overwrite=True)
     return scores
 
 

@@ -1,6 +1,7 @@
 """What users get wrong, and the message each mistake earns: a table for arrays, for fits and for files."""
 
 import builtins
+import gzip
 import re
 import zipfile
 
@@ -163,6 +164,10 @@ MISTAKES = {
         lambda: align_spikes({"a": [0.1, 0.2]}, [500.0, 900.0], bin_width=0.1, window=(0.0, 1.0)),
         r"no event has a spike around it: events lie in \[500, 900\], spikes in \[0.1, 0.2\].* in seconds",
     ),
+    "an event after the recording": (
+        lambda: align_spikes({"a": [0.1, 9.0]}, [0.0, 50.0], bin_width=0.1, window=(0.0, 1.0)),
+        r"1 of 2 trials lie outside the spikes, which range over \[0.1, 9\] s \(first: event 1 at 50 s\)",
+    ),
     "endless trials": (lambda: align_spikes({"a": [0.1]}, [0.0], bin_width=0.1), "say where trials end"),
     "trial shorter than a bin": (
         lambda: align_spikes({"a": [0.1]}, [0.0, 1.0], bin_width=0.1, stops=[0.5, 1.05]),
@@ -236,6 +241,8 @@ FITS = {
         POISSON, {"tau": 0.005},
         r"The time step must be smaller than `tau`; got bins of 0.01 s and tau=0.005 s. Bin .* more finely",
     ),
+    "no draws": (POISSON, {"draws": 0}, "`draws` must be at least 1 .* got 2000, 1, 0 and 0.01"),
+    "negative learning rate": (POISSON, {"learning_rate": -1.0}, "`learning_rate` positive; got 2000, 1, 500 and -1.0"),
     "too few devices": (
         ODE, {"chain_method": "parallel", "chains": 64}, "64 parallel chains need 64 devices; JAX sees [12]"
     ),
@@ -287,6 +294,19 @@ def wrong_checksum(path):
     path.write_bytes(content)
 
 
+def flipped(write):
+    """With all bits of its middle tenth flipped."""
+
+    def write_damaged(path):
+        write(path)
+        content = bytearray(path.read_bytes())
+        middle = slice(len(content) * 45 // 100, len(content) * 55 // 100)
+        content[middle] = bytes(255 - x for x in content[middle])
+        path.write_bytes(content)
+
+    return write_damaged
+
+
 def text(content):
     return lambda path: path.write_text(content)
 
@@ -306,6 +326,15 @@ FILES = {
     "pickled objects": (
         "a.npz", pickled, {"bin_width": 0.1}, "a.npz holds pickled Python objects, which are refused because loading"
     ),
+    "damaged inside a compressed array": (
+        "a.npz", flipped(lambda path: np.savez_compressed(path, spikes=np.arange(6000).reshape(50, 40, 3) % 7)),
+        {"fields": {"counts": "spikes"}, "bin_width": 0.1}, "a.npz .*cannot be read|array 'spikes' of a.npz cannot",
+    ),
+    "damaged inside a compressed table": (
+        "a.csv.gz",
+        flipped(lambda path: path.write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 50 + bytes(range(48, 58)) * 99))),
+        {}, "a.csv.gz cannot be read as a table",
+    ),
     "damaged gzip": ("a.csv.gz", text("no gzip"), {}, "a.csv.gz cannot be read as a table"),
     "empty table": ("a.csv", text(""), {}, "a.csv cannot be read as a table"),
     "unknown suffix": ("a.mta", text(""), {}, r"no reader for a.mta. Did you mean .mat\? Readers exist for .mat, "),
@@ -322,6 +351,10 @@ FILES = {
     "unknown field": (
         "a.npz", archive, {"fields": {"counts": "spikes", "units": "unit"}, "bin_width": 0.1},
         r"unknown field 'units'. Did you mean 'unit'\? A further coordinate names its dimension",
+    ),
+    "no field of ours": (
+        "a.npz", archive, {"fields": {"count": "spikes"}, "bin_width": 0.1},
+        r"unknown field 'count'. Did you mean 'counts'\?",
     ),
     "unknown option": (
         "a.npz", archive, {"fields": {"counts": "spikes"}, "bin_widht": 0.1},

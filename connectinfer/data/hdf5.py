@@ -20,7 +20,7 @@ def read_hdf5(path: FilePath) -> dict[str, Any]:
     try:
         with h5py.File(file, "r") as content:
             return _group(file, content)
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise ValueError(
             f"{file.name} cannot be read as HDF5 ({error}). It is damaged or of another format."
         ) from error
@@ -46,5 +46,5 @@ def _load(file: Path, location: str) -> Any:
         with h5py.File(file, "r") as content:
             item: Any = content[location]
             return np.asarray(item.asstr()[()]) if h5py.check_string_dtype(item.dtype) else item[()]
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise ValueError(f"{location} of {file.name} cannot be read ({error}). The file is damaged.") from error

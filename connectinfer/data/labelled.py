@@ -19,7 +19,7 @@ def read_labelled(path: FilePath) -> xr.Dataset:
             # Zarr 3 has no consolidated metadata; asking for them warns.
             return xr.load_dataset(file, engine="zarr", consolidated=False)
         return xr.load_dataset(file, engine="h5netcdf")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         kind = "Zarr" if file.suffix.lower() == ".zarr" else "netCDF 4"
         raise ValueError(
             f"{file.name} cannot be read as {kind} ({type(error).__name__}: {error}). "
@@ -45,5 +45,8 @@ def save(data: xr.Dataset | xr.DataTree, path: FilePath, *, overwrite: bool = Fa
     else:
         # Written beside and moved, so that an interruption leaves no half-written file under the name.
         part = file.with_name(file.name + ".part")
-        data.to_netcdf(part, mode="w", engine="h5netcdf")
-        part.replace(file)
+        try:
+            data.to_netcdf(part, mode="w", engine="h5netcdf")
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)

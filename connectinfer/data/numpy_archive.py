@@ -1,6 +1,7 @@
 """NPZ and NPY files. Pickled objects are refused: loading them would run code from the file."""
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import numpy as np
 
 from connectinfer._typing import FilePath
 from connectinfer.data.field_tree import Leaf
+
+# RuntimeError and NotImplementedError: a flipped bit makes a member look encrypted, or compressed by another method.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, RuntimeError)
 
 
 def read_numpy(path: FilePath) -> dict[str, Any]:
@@ -24,7 +28,7 @@ def read_numpy(path: FilePath) -> dict[str, Any]:
         with zipfile.ZipFile(file) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             return {name: _leaf(file, archive, name) for name in names}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+    except _DAMAGE as error:
         raise _explained(file, error) from error
 
 
@@ -40,7 +44,7 @@ def _load(file: Path, name: str) -> np.ndarray:
     try:
         with np.load(file, allow_pickle=False) as archive:
             return archive[name]
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+    except _DAMAGE as error:
         raise _explained(file, error, name) from error
 
 

@@ -56,9 +56,9 @@ def open_recording(path: FilePath, *, fields: Mapping[str, Any] | None = None, *
             kept = {name: dataset.attrs.get(name, "") for name in ("read", "left_out")}
             return note_source(dataset, file, kept["read"] or observed_kind(dataset), kept["left_out"])
     tree = read_tree(file)
-    chosen = _chosen(tree, fields, values, RECORDING_FIELDS, (*KINDS, "spike_times"), RECORDING_EXAMPLE)
-    extra = {name: each for name, each in chosen.items() if name not in RECORDING_FIELDS}
+    extra = {name: each for name, each in (fields or {}).items() if name not in RECORDING_FIELDS}
     _check_coordinates(extra)
+    chosen = _chosen(tree, fields, values, RECORDING_FIELDS, (*KINDS, "spike_times"), RECORDING_EXAMPLE)
     parts = {name: select(tree, each) for name, each in chosen.items() if name not in extra} | values
     if suffix == ".mat":
         parts |= {name: exact_integers(parts[name]) for name in ("unit", "trial") if name in parts}

@@ -67,15 +67,22 @@ def align_spikes(
 
     Raises:
         ValueError: as `bin_spikes`; also if both `window` and `stops` are missing, if a trial ends before its first
-            bin does, or if no event lies within the recorded spikes.
+            bin does, or if a trial lies before the first or after the last spike.
     """
     times, units, ids = _pooled(spikes)
     _check_bin_width(bin_width)
     onsets, lengths, before = _trial_windows(events, bin_width, window, stops)
-    if ((onsets + before + lengths * bin_width < times[0]) | (onsets + before > times[-1])).all():
+    outside = (onsets + before + lengths * bin_width < times[0]) | (onsets + before > times[-1])
+    if outside.all():
         raise ValueError(
             f"no event has a spike around it: events lie in [{onsets.min():g}, {onsets.max():g}], spikes in "
             f"[{times[0]:g}, {times[-1]:g}]. Both must be in seconds, on the same clock."
+        )
+    if outside.any():
+        raise ValueError(
+            f"{outside.sum()} of {len(onsets)} trials lie outside the spikes, which range over "
+            f"[{times[0]:g}, {times[-1]:g}] s (first: event {np.flatnonzero(outside)[0]} at "
+            f"{onsets[outside][0]:g} s). Silence that was not recorded is no data: leave these events out."
         )
     counts = [
         _count(times, units, len(ids), onset + before, int(n_bins), bin_width)

@@ -1,6 +1,7 @@
 """Text tables (CSV, TSV, gzipped or not, any of comma, tab, semicolon and space) and Parquet, by column."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def read_table(path: FilePath) -> dict[str, np.ndarray]:
         raise ImportError(
             f"{file.name} needs the extra `parquet`: python -m pip install 'connectinfer[parquet]'."
         ) from error
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, zlib.error) as error:
         raise ValueError(
             f"{file.name} cannot be read as a table ({type(error).__name__}: {str(error).strip()}). "
             "It is damaged, empty or of another format."
@@ -42,7 +43,9 @@ def _layout(file: Path) -> tuple[str, int | None]:
     opener = gzip.open if file.suffix.lower() == ".gz" else open
     with opener(file, "rt", encoding="utf-8") as stream:
         first = stream.readline().strip()
-    separator = max(",\t; ", key=first.count)
+    # Names of columns may hold blanks; then something else stands between them.
+    separator = max(",\t;", key=first.count)
+    separator = separator if separator in first else " "
     numeric = all(_is_number(each) for each in first.split(separator))
     return separator, None if numeric else 0
 

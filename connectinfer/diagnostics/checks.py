@@ -1,5 +1,6 @@
 """`diagnose`: one verdict per concern, in plain words, each with its number, its threshold and what to do next."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +10,16 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from connectinfer.diagnostics.invariants import invariants
+from connectinfer.diagnostics.invariants import fixed_point_kinds, invariants
 from connectinfer.diagnostics.predictive import predictive_tail
 
 PASS, FAIL, NOT_CERTIFIED = "pass", "fail", "not certified"
 
 # With fewer, the tail that k-hat is fitted to has fewer than 20 draws.
 _LEAST_WEIGHTS = 100
+_LEAST_STEPS = 100
+_JUDGED_BINS = 30
+_LARGEST_SHIFT = 0.2
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def diagnose(result: xr.DataTree) -> Diagnosis:
         raise ValueError(f"A result needs the groups posterior and sample_stats; missing: {sorted(missing)}.")
     checks: list[Callable[[xr.DataTree], list[Verdict]]] = [_completion, _finite_draws]
     sampled = "diverging" in result["sample_stats"]
-    checks += [_chains, _divergences, _energy, _tree_depth] if sampled else [_importance]
+    checks += [_chains, _divergences, _energy, _tree_depth] if sampled else [_convergence, _importance]
     checks += [_solves, _prediction]
     return Diagnosis(tuple(verdict for check in checks for verdict in check(result)))
 
@@ -118,8 +122,11 @@ def _chains(result: xr.DataTree) -> list[Verdict]:
     from arviz_stats.sampling_diagnostics import ess, rhat
 
     n_chains = result["posterior"].sizes["chain"]
-    # Paths follow from the other sites or are far too many to mix one by one; the drift and the predictions judge them.
-    judged = result["posterior"].to_dataset().drop_vars(["latent", "gauge"], errors="ignore")
+    judged = result["posterior"].to_dataset().drop_vars("gauge", errors="ignore")
+    if "latent" in judged:
+        # Neighbouring bins say the same: an even choice of them judges the paths.
+        bins = judged["latent"].stack(bin=("trial", "time")).reset_index("bin", drop=True)
+        judged["latent"] = bins.isel(bin=np.unique(np.linspace(0, bins.sizes["bin"] - 1, _JUDGED_BINS).astype(int)))
     groups = {"parameters": judged, "invariants": invariants(result)}
     found = []
     for label, dataset in groups.items():
@@ -154,7 +161,22 @@ def _chains(result: xr.DataTree) -> list[Verdict]:
                     f"Too few effective draws, fewest for {where}. Draw more, or ask for less precision.",
                 )
             )
-    return found
+    kinds = fixed_point_kinds(result) if n_chains > 1 else None
+    return found if kinds is None else [*found, _fixed_points(kinds)]
+
+
+def _fixed_points(kinds: xr.DataArray) -> Verdict:
+    common = [Counter(chain).most_common(1)[0][0] for chain in kinds.values]
+    (first, count), *others = Counter(kinds.values.ravel()).most_common()
+    agree = len(set(common)) == 1
+    said = f"{first} in most draws of every chain." if agree else f"Chains differ: {', '.join(common)} (most often)."
+    if others:
+        said += (
+            f" Of {kinds.size} draws: " + "; ".join(f"{n} with {kind}" for kind, n in [(first, count), *others]) + "."
+        )
+    return Verdict(
+        "fixed points", PASS if agree else NOT_CERTIFIED, count / kinds.size, "one kind in most draws of a chain", said
+    )
 
 
 def _extreme(values: xr.Dataset, pick: Callable[[np.ndarray], Any]) -> tuple[float, str]:
@@ -208,15 +230,42 @@ def _energy(result: xr.DataTree) -> list[Verdict]:
 
 def _tree_depth(result: xr.DataTree) -> list[Verdict]:
     share = float(result["sample_stats"].to_dataset()["reached_max_tree_depth"].mean())
+    fine = share <= 0.01
+    said = (
+        "Trajectories ended by themselves."
+        if fine
+        else "Trajectories were cut short: draws are correlated, not wrong; judge them by R-hat and ESS. A larger "
+        "`max_tree_depth` lets them end."
+    )
+    return [Verdict("tree depth", PASS if fine else NOT_CERTIFIED, share, "at most 1 % of draws at the limit", said)]
+
+
+def _convergence(result: xr.DataTree) -> list[Verdict]:
+    """The rise of the ELBO over the second half of the run, as a mean shift of the latent values in posterior sds.
+
+    Moving every one of k independent Gaussian values by s posterior sds costs k s^2 / 2 nats.
+    """
+    if "optimisation" not in result.children:
+        return []
+    loss = np.asarray(result["optimisation"]["loss"], float)
+    concern, asked = "convergence", f"at most {_LARGEST_SHIFT} posterior sd"
+    if len(loss) < _LEAST_STEPS:
+        said = "Too few steps for a verdict. Take more `steps`."
+        return [Verdict(concern, FAIL, float(len(loss)), f"at least {_LEAST_STEPS} steps", said)]
+    tenth = len(loss) // 10
+    middle, end = loss[len(loss) // 2 : len(loss) // 2 + tenth], loss[-tenth:]
+    rise = middle.mean() - end.mean()
+    noise = 3 * np.hypot(middle.std() / np.sqrt(tenth), end.std() / np.sqrt(tenth))
+    shift = float(np.sqrt(2 * max(rise - noise, 0.0) / result["optimisation"].attrs["latent_values"]))
     return [
         _verdict(
-            "tree depth",
-            share <= 0.01,
-            share,
-            "at most 1 % of draws at the limit",
-            "Trajectories ended by themselves.",
-            "Trajectories were cut short: draws are correlated, not wrong. Raise `max_tree_depth`, or try "
-            "dense_mass=True.",
+            concern,
+            shift <= _LARGEST_SHIFT,
+            shift,
+            asked,
+            "The second half of the run changed little.",
+            "The fit was still improving when it stopped: what it says of dynamics and connectivity may be far off. "
+            "Take more `steps`.",
         )
     ]
 
@@ -274,9 +323,13 @@ def _solves(result: xr.DataTree) -> list[Verdict]:
 def _prediction(result: xr.DataTree) -> list[Verdict]:
     if not {"posterior_predictive", "observed_data", "constant_data"} <= set(result.children):
         return []
-    if "mask" not in result["constant_data"]:
-        return []
     tails = predictive_tail(result)
+    if not tails.data_vars:
+        said = (
+            "No observed site has the dims trial, time and unit beside a `mask`, so simulated data were not compared "
+            "with the recording. Compare the group posterior_predictive with observed_data yourself."
+        )
+        return [Verdict("prediction", NOT_CERTIFIED, float("nan"), "a comparison", said)]
     n_draws = result["posterior_predictive"].sizes["chain"] * result["posterior_predictive"].sizes["draw"]
     found = []
     for name, share in tails.data_vars.items():

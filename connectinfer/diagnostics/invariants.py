@@ -1,9 +1,16 @@
 """Quantities of low-rank dynamics that do not depend on the gauge of the latent space."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from connectinfer.dynamics.fixed_points import fixed_points
+from connectinfer.dynamics.low_rank import LowRankRNN, drift
+
 _MOST_POINTS = 30
+_NETWORKS_A_CHAIN = 10
+_KINDS = ("stable", "saddle", "unstable", "marginal")
 
 
 def invariants(result: xr.DataTree) -> xr.Dataset:
@@ -23,6 +30,29 @@ def invariants(result: xr.DataTree) -> xr.Dataset:
         found["eigenvalue_real"] = (("chain", "draw", "mode"), np.real(eigenvalues))
         found["eigenvalue_imaginary"] = (("chain", "draw", "mode"), np.abs(np.imag(eigenvalues)))
     if "drift" in result.children:
-        drift = result["drift"]["recurrent_drift"].isel(point=slice(_MOST_POINTS))
-        found["drift"] = (("chain", "draw", "point", "latent_dim"), drift.values)
+        recurrent = result["drift"]["recurrent_drift"].isel(point=slice(_MOST_POINTS))
+        found["drift"] = (("chain", "draw", "point", "latent_dim"), recurrent.values)
     return xr.Dataset(found)
+
+
+def fixed_point_kinds(result: xr.DataTree) -> xr.DataArray | None:
+    """The fixed points without input of up to 10 evenly spaced draws of every chain, `(chain, draw)`, in words such as
+    "2 stable, 1 saddle"; None for a result without a `drift` group.
+
+    Newton's method starts at the 30 most visited states: fixed points far from the data may be missed.
+    """
+    if "drift" not in result.children:
+        return None
+    posterior, group = result["posterior"].to_dataset(), result["drift"].to_dataset()
+    chosen = np.unique(np.linspace(0, posterior.sizes["draw"] - 1, _NETWORKS_A_CHAIN).astype(int))
+    starts = jnp.asarray(group["latent"].values[:_MOST_POINTS])
+    kinds = np.empty((posterior.sizes["chain"], len(chosen)), object)
+    for chain, position in np.ndindex(*kinds.shape):
+        draw = posterior[["m", "n", "d"]].isel(chain=chain, draw=chosen[position])
+        m, n, d = (jnp.asarray(draw[name].values) for name in ("m", "n", "d"))
+        network = LowRankRNN(m, n, d=d, tau=group.attrs["tau"], nonlinearity=group.attrs["nonlinearity"])
+        stability = fixed_points(jax.tree_util.Partial(drift, network), starts).stability
+        counted = [f"{stability.count(kind)} {kind}" for kind in _KINDS if kind in stability]
+        kinds[chain, position] = ", ".join(counted) or "none"
+    draws = posterior["draw"].values[chosen]
+    return xr.DataArray(kinds.astype(str), {"chain": posterior["chain"], "draw": draws}, ("chain", "draw"))

@@ -6,7 +6,6 @@ masked entries add exactly zero to the likelihood and to its gradient, whatever 
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Key, Num
 
@@ -45,13 +44,17 @@ def sample_gaussian(key: Key[Array, ""], mean: Float[Array, "*shape"], sd: Array
 
 
 def poisson_log_likelihood(
-    counts: Num[Array, "*shape"], log_rate: Float[Array, "*shape"], mask: Bool[Array, "*shape"] | None = None
-) -> Float[Array, "*shape"]:
-    """Log probability (nats) of each count, `count * log_rate - exp(log_rate) - log count!`; zero where masked."""
+    counts: Num[Array, "..."], log_rate: Float[Array, "..."], mask: Bool[Array, "..."] | None = None
+) -> Float[Array, "..."]:
+    """Log probability (nats) of each count, `count * log_rate - exp(log_rate) - log count!`; zero where masked.
+
+    Shapes broadcast. The log factorial is computed an order of magnitude faster than by `gammaln`, which would cost
+    more than everything else in a spike likelihood.
+    """
     if mask is not None:
         # Both inputs are replaced: a NaN in the branch not taken would still poison the gradient.
         counts, log_rate = jnp.where(mask, counts, 0), jnp.where(mask, log_rate, 0.0)
-    log_probability = counts * log_rate - jnp.exp(log_rate) - gammaln(counts + 1.0)
+    log_probability = counts * log_rate - jnp.exp(log_rate) - _log_factorial(counts)
     return log_probability if mask is None else jnp.where(mask, log_probability, 0.0)
 
 
@@ -66,3 +69,13 @@ def gaussian_log_likelihood(
         signal, mean = jnp.where(mask, signal, 0.0), jnp.where(mask, mean, 0.0)
     log_density = jax.scipy.stats.norm.logpdf(signal, mean, sd)
     return log_density if mask is None else jnp.where(mask, log_density, 0.0)
+
+
+def _log_factorial(count: Num[Array, "..."]) -> Float[Array, "..."]:
+    # Stirling's series at y + 4, brought back to y by the recurrence; truncation error below 4e-8.
+    y = jnp.asarray(count, float)
+    x = y + 4.0
+    series = (
+        (x - 0.5) * jnp.log(x) - x + 0.5 * jnp.log(2 * jnp.pi) + 1 / (12 * x) - 1 / (360 * x**3) + 1 / (1260 * x**5)
+    )
+    return series - jnp.log((y + 1) * (y + 2)) - jnp.log(y + 3)

@@ -12,15 +12,17 @@ import xarray as xr
 from connectinfer.dynamics.low_rank import LowRankRNN, recurrent_drift
 
 _MOST_POINTS = 400
-_CELLS_PER_SD = 3.0
+_CELLS_PER_SD = (3.0, 2.5, 2.0, 1.6, 1.3, 1.0, 0.8, 0.65, 0.5)
+_LEAST_COVERAGE = 0.9
 _MOST_PATH_DRAWS = 20
 
 
 def drift_group(posterior: xr.Dataset, inputs: Mapping[str, Any]) -> xr.Dataset | None:
     """Recurrent drift of every draw at representative visited states; None for models that are not low-rank networks.
 
-    States (z, v) of the posterior paths are sorted into cells a third of a standard deviation wide; the 400 most
-    occupied cells become points at the mean of their states, weighted by `occupancy`, the share of all bins.
+    States (z, v) of the posterior paths are sorted into cells a third of a standard deviation wide, or wider (up to
+    two), until the 400 most occupied ones hold 90 % of all bins. These become points at the mean of their states,
+    weighted by `occupancy`, the share of all bins.
     """
     if not {"m", "n", "d", "latent"} <= set(posterior.data_vars) or "nonlinearity" not in inputs:
         return None
@@ -65,12 +67,13 @@ def _visited(posterior: xr.Dataset, filtered: np.ndarray, mask: np.ndarray) -> t
     z = paths[:, alive].reshape(-1, paths.shape[-1])
     v = np.tile(filtered[alive], (len(paths), 1))
     states = np.concatenate([z, v], 1)
-    width = np.maximum(states.std(0), 1e-6) / _CELLS_PER_SD
-    _, cell, size = np.unique(
-        np.round(states / width).astype(np.int64), axis=0, return_inverse=True, return_counts=True
-    )
-    cell = cell.ravel()
-    means = np.stack([np.bincount(cell, weights=column) for column in states.T], 1) / size[:, None]
-    largest = np.argsort(size, kind="stable")[::-1][:_MOST_POINTS]
+    sd = np.maximum(states.std(0), 1e-6)
+    for per_sd in _CELLS_PER_SD:
+        cells = np.round(states * per_sd / sd).astype(np.int64)
+        _, cell, size = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+        largest = np.argsort(size, kind="stable")[::-1][:_MOST_POINTS]
+        if size[largest].sum() >= _LEAST_COVERAGE * len(states):
+            break
+    means = np.stack([np.bincount(cell.ravel(), weights=column) for column in states.T], 1) / size[:, None]
     points, share = means[largest].astype(paths.dtype), size[largest] / len(states)
     return points[:, : z.shape[1]], points[:, z.shape[1] :], share

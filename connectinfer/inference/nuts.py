@@ -17,7 +17,7 @@ from connectinfer.inference.preflight import check_model
 from connectinfer.inference.result import Labels, build_result
 from connectinfer.inference.start import Coordinates, chain_coordinates, constrain, potential
 from connectinfer.inference.trace import bind, describe_sites, map_draws
-from connectinfer.optimisation.progress import compile_timed, progress_bar
+from connectinfer.optimisation.progress import compile_timed, progress_bar, timed
 
 NUTS_OPTIONS = {
     "target_accept_prob",
@@ -82,11 +82,13 @@ def sample_nuts(
     labels = labels or Labels.of(model)
     key_check, key_chains, key_result = jax.random.split(key, 3)
     bound, arrays = bind(model, inputs)
-    preflight = check_model(key_check, bound, arrays)
+    with timed("checking the model on draws from its prior", show_progress):
+        preflight = check_model(key_check, bound, arrays)
     key_start, key_kernel = jax.random.split(key_chains)
     sites = describe_sites(bound, arrays)
     prior = {name: value for name, value in preflight.prior.items() if sites[name].kind == "latent"}
-    coordinates = chain_coordinates(key_start, bound, arrays, prior, initial, chains)
+    with timed("finding where chains start", show_progress):
+        coordinates = chain_coordinates(key_start, bound, arrays, prior, initial, chains)
     to_free = coordinates.to_free
     init_kernel, sample_kernel = hmc(
         potential_fn_gen=lambda arrays, transform: lambda x: potential(bound, arrays, to_free(transform, x)),
@@ -95,13 +97,14 @@ def sample_nuts(
     depths = (min(max_tree_depth, _WARMUP_DEPTH) if coordinates.approximation else max_tree_depth, max_tree_depth)
     initialise = partial(init_kernel, num_warmup=warmup, max_tree_depth=depths, **kernel_options)
     start_chains = jax.jit(jax.vmap(lambda x, key, args: initialise(x, rng_key=key, model_args=args), (0, 0, None)))
-    run = _chunk_runner(sample_kernel, chain_method, max(min((warmup + draws) // _CHUNKS, 50), 1))
+    run = _chunk_runner(sample_kernel, chain_method, chains, max(min((warmup + draws) // _CHUNKS, 50), 1))
     begin = lambda key, found: start_chains(found.starts, jax.random.split(key, chains), (arrays, found.transform))  # noqa: E731
     collected, coordinates, status = _drive(key_kernel, run, begin, coordinates, arrays, warmup, draws, show_progress)
     samples = _constrain(bound, arrays, partial(to_free, coordinates.transform), collected.coordinates)
     stats = {name: np.asarray(x) for name, x in collected.stats.items()}
     stats["tree_depth"] = np.floor(np.log2(stats["n_steps"])).astype(int) + 1
-    stats["reached_max_tree_depth"] = stats["tree_depth"] >= max_tree_depth
+    # Only a tree of full size was cut: a smaller one ended by a U-turn in its last doubling.
+    stats["reached_max_tree_depth"] = stats["n_steps"] >= 2**max_tree_depth - 1
     attrs = {
         "engine": "nuts",
         "status": status,
@@ -110,7 +113,8 @@ def sample_nuts(
         "max_tree_depth": max_tree_depth,
         "wall_time": time.time() - started,
     }
-    return build_result(key_result, bound, arrays, inputs, samples, preflight.prior, stats, labels, attrs)
+    with timed("evaluating the draws and predicting", show_progress):
+        return build_result(key_result, bound, arrays, inputs, samples, preflight.prior, stats, labels, attrs)
 
 
 def _check_chains(chain_method: str, chains: int, warmup: int, draws: int) -> None:
@@ -129,7 +133,7 @@ def _check_chains(chain_method: str, chains: int, warmup: int, draws: int) -> No
 
 
 def _chunk_runner(
-    sample_kernel: Callable, chain_method: str, chunk: int
+    sample_kernel: Callable, chain_method: str, chains: int, chunk: int
 ) -> Callable[[PyTree, PyTree], tuple[PyTree, _Draws]]:
     def run(state: PyTree, args: PyTree) -> tuple[PyTree, _Draws]:
         def step(state: PyTree, _: None) -> tuple[PyTree, _Draws]:
@@ -152,7 +156,7 @@ def _chunk_runner(
     if chain_method == "sequential":
         one = lambda state, args: jax.tree.map(lambda x: x[0], run(jax.tree.map(lambda x: x[None], state), args))  # noqa: E731
         return lambda state, args: jax.lax.map(lambda s: one(s, args), state)
-    mesh = Mesh(np.array(jax.local_devices()), ("chain",))
+    mesh = Mesh(np.array(jax.local_devices()[:chains]), ("chain",))
     by_chain = PartitionSpec("chain")
     sharded = jax.shard_map(
         run, mesh=mesh, in_specs=(by_chain, PartitionSpec()), out_specs=(by_chain, by_chain), check_vma=False

@@ -25,6 +25,7 @@ from connectinfer.inference.trace import (
     observed_values,
     predict,
 )
+from connectinfer.optimisation.interruption import interruption_held
 
 _MOST_PREDICTIVE_DRAWS = 200
 _MOST_PREDICTIVE_VALUES = 20_000_000
@@ -47,6 +48,7 @@ class Labels(NamedTuple):
         return cls(getattr(model, "__name__", type(model).__name__), {}, {})
 
 
+@interruption_held("The sampler is done, the result is being put together")
 def build_result(
     key: PRNGKeyArray,
     bound: Callable,
@@ -63,6 +65,7 @@ def build_result(
     `samples` holds the latent sites, `(chain, draw, ...)`, in their constrained space, `prior` prior draws of all
     sites, `(draw, ...)`. Deterministic sites, log prior, log likelihood (summed over time) and predictions come from
     running the model at the samples. Loadings are rotated into one gauge, which `posterior.gauge` records.
+    Ctrl-C is held back meanwhile: the draws would be lost.
     """
     key_evaluate, key_predict = jax.random.split(key)
     n_chains, n_draws = next(iter(samples.values())).shape[:2]
@@ -190,7 +193,8 @@ def _constant_data(inputs: Mapping[str, Any], coords: Mapping[str, Any]) -> xr.D
     dims: dict[str, list[str] | None] = {"mask": ["trial", "time", "unit"], "filtered": ["trial", "time", "input"]}
     # A model outside the zoo may call something else by these names.
     known = {name: np.asarray(inputs[name]) for name in dims if np.ndim(inputs.get(name, 0)) == 3}
-    numbers = {name: x for name, x in inputs.items() if isinstance(x, int | float | str)}
+    # HDF5 has no truth values.
+    numbers = {n: int(x) if isinstance(x, bool) else x for n, x in inputs.items() if isinstance(x, int | float | str)}
     return _dataset(known, dims, coords, ()).assign_attrs(numbers)
 
 

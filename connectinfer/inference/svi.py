@@ -19,7 +19,8 @@ from connectinfer.inference.preflight import check_model
 from connectinfer.inference.result import Labels, build_result
 from connectinfer.inference.start import central_start, constrain
 from connectinfer.inference.trace import Sites, bind, describe_sites, latent_sites, map_draws
-from connectinfer.optimisation.loop import Minimum, minimise
+from connectinfer.optimisation.loop import minimise
+from connectinfer.optimisation.progress import timed
 
 
 def fit_svi(
@@ -42,17 +43,22 @@ def fit_svi(
     Latent paths are approximated by Gauss-Markov chains, the other sites by `guide` (see
     `connectinfer.inference.guides.guide_constructor`). Adam with gradient clipping; the learning rate rises over the
     first tenth of `steps` and falls to zero as a cosine. `initial` holds start values of sites, `particles` the draws
-    per gradient. `sample_stats` holds the log importance weights (log joint minus log guide) of the draws.
+    per gradient. `sample_stats` holds the log importance weights (log joint minus log guide) of the draws, the group
+    `optimisation` the loss of every step. Ctrl-C ends the descent and returns draws from the best state so far.
 
     Raises:
-        ValueError: an unknown guide, or a model that fails its pre-flight check.
+        ValueError: an unknown guide, an option out of range, a checkpoint of other work, or a model that fails its
+            pre-flight check.
+        KeyboardInterrupt: Ctrl-C before the first steps were taken.
     """
     started = time.time()
     constructor = guide_constructor(guide)
+    _check_options(steps, learning_rate, particles, draws)
     labels = labels or Labels.of(model)
     key_check, key_init, key_run, key_draws, key_result = jax.random.split(key, 5)
     bound, arrays = bind(model, inputs)
-    preflight = check_model(key_check, bound, arrays)
+    with timed("checking the model on draws from its prior", show_progress):
+        preflight = check_model(key_check, bound, arrays)
     sites = describe_sites(bound, arrays)
     prior = {name: value for name, value in preflight.prior.items() if sites[name].kind == "latent"}
     start = constrain(bound, arrays, central_start(bound, arrays, prior, dict(initial or {})))
@@ -64,6 +70,7 @@ def fit_svi(
         weights = [_draw(k, constrained, bound, guide_function, arrays)[1] for k in jax.random.split(key, particles)]
         return -sum(weights, jnp.zeros(())) / particles
 
+    named = guide if isinstance(guide, str) else getattr(guide, "__name__", "custom")
     optimum = minimise(
         key_run,
         loss,
@@ -73,34 +80,56 @@ def fit_svi(
         steps=steps,
         name="SVI",
         checkpoint=checkpoint,
+        settings={
+            "model": labels.model,
+            "inputs": {name: repr(x) for name, x in inputs.items() if name not in arrays},
+            "guide": named,
+            "learning_rate": learning_rate,
+            "particles": particles,
+        },
         show_progress=show_progress,
     )
-    constrained = constrain_parameters(optimum.parameters)
-    values, log_weight = map_draws(
-        lambda k, _, parameters, arrays: _draw(k, parameters, bound, guide_function, arrays),
-        jax.random.split(key_draws, draws),
-        {},
-        constrained,
-        arrays,
-    )
-    sample_stats = {"log_weight": np.asarray(log_weight)[None]}
-    return build_result(
-        key_result,
-        bound,
-        arrays,
-        inputs,
-        {name: v[None] for name, v in values.items()},
-        preflight.prior,
-        sample_stats,
-        labels,
-        attrs={
-            **_attributes(optimum),
-            "engine": "svi",
-            "guide": guide if isinstance(guide, str) else getattr(guide, "__name__", "custom"),
-            "wall_time": time.time() - started,
-            "path_sites": ",".join(n for n, s in sites.items() if s.law is LatentPath),
-        },
-    )
+    if optimum.status == "interrupted" and not len(optimum.losses):
+        raise KeyboardInterrupt("Interrupted before the first steps were taken: no draws to keep.")
+    with timed("drawing from the guide and predicting", show_progress):
+        constrained = constrain_parameters(optimum.parameters)
+        values, log_weight = map_draws(
+            lambda k, _, parameters, arrays: _draw(k, parameters, bound, guide_function, arrays),
+            jax.random.split(key_draws, draws),
+            {},
+            constrained,
+            arrays,
+        )
+        sample_stats = {"log_weight": np.asarray(log_weight)[None]}
+        result = build_result(
+            key_result,
+            bound,
+            arrays,
+            inputs,
+            {name: v[None] for name, v in values.items()},
+            preflight.prior,
+            sample_stats,
+            labels,
+            attrs={
+                "status": optimum.status,
+                "elbo": -optimum.best_loss,
+                "engine": "svi",
+                "guide": named,
+                "wall_time": time.time() - started,
+                "path_sites": ",".join(n for n, s in sites.items() if s.law is LatentPath),
+            },
+        )
+    n_values = sum(int(np.prod(x.shape[1:])) for x in values.values())
+    result["optimisation"] = xr.Dataset({"loss": ("step", optimum.losses)}, attrs={"latent_values": n_values})
+    return result
+
+
+def _check_options(steps: int, learning_rate: float, particles: int, draws: int) -> None:
+    if min(steps, particles, draws) < 1 or not learning_rate > 0:
+        raise ValueError(
+            "`steps`, `particles` and `draws` must be at least 1 and `learning_rate` positive; "
+            f"got {steps}, {particles}, {draws} and {learning_rate}."
+        )
 
 
 def _optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
@@ -124,10 +153,3 @@ def _draw(
 def _log_density(trace: Mapping[str, Any]) -> jax.Array:
     terms = [jnp.sum(site["fn"].log_prob(site["value"])) for site in trace.values() if site["type"] == "sample"]
     return sum(terms, jnp.zeros(()))
-
-
-def _attributes(optimum: Minimum) -> dict[str, Any]:
-    return {
-        "status": optimum.status,
-        "elbo": -optimum.best_loss,
-    }

@@ -21,8 +21,9 @@ from connectinfer.distributions.gram_cholesky import gram_cholesky
 from connectinfer.distributions.latent_path import LatentPath
 from connectinfer.distributions.loadings import sample_aligned_loadings
 from connectinfer.distributions.poisson_log_rate import PoissonLogRate
-from connectinfer.dynamics.low_rank import LowRankRNN, filter_inputs, latent_step, potentials
+from connectinfer.dynamics.low_rank import LowRankRNN, filter_inputs, latent_step
 from connectinfer.dynamics.nonlinearity import nonlinearity as named_nonlinearity
+from connectinfer.dynamics.observation import affine_readout, tied_readout
 from connectinfer.statistics.principal_components import principal_components
 
 # Smoothing (in time constants) under which principal components of spikes start to look like a path.
@@ -108,7 +109,7 @@ class ReadOutNetwork(NamedTuple):
         self, latent: Float[Array, "trial time rank"], filtered: Float[Array, "trial time input"]
     ) -> Float[Array, "trial time unit"]:
         """The linear predictor of every unit and bin."""
-        return self.gain * potentials(self.network, latent, filtered) + self.bias
+        return tied_readout(self.network, latent, filtered, self.gain, self.bias)
 
 
 def sample_network(
@@ -215,7 +216,7 @@ def known_network(
             numpyro.plate("time", n_bins, dim=-2),
             numpyro.plate("unit", n_units, dim=-1),
         ):
-            numpyro.sample("counts", PoissonLogRate(latent @ loading.T + bias).mask(mask), obs=activity)
+            numpyro.sample("counts", PoissonLogRate(affine_readout(latent, loading, bias)).mask(mask), obs=activity)
 
     return model
 

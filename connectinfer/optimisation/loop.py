@@ -1,6 +1,6 @@
 """The training loop: one compiled, chunked scan that reports progress, keeps the best state and can be resumed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +52,7 @@ def minimise(
     chunk: int = 100,
     name: str = "optimisation",
     checkpoint: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
     show_progress: bool = True,
 ) -> Minimum:
     """Minimises the mean of a (possibly stochastic) loss by stochastic gradient steps.
@@ -59,10 +60,12 @@ def minimise(
     `loss(parameters, key, data)` is a scalar; the inexact-array leaves of `parameters` are trained, the array leaves
     of `data` are passed to the compiled step rather than baked into it. Steps run `chunk` at a time inside one
     compiled scan, and step k always uses the key `fold_in(key, k)`: a run that was interrupted and resumed from
-    `checkpoint` takes the same steps, bit for bit, as one that was not.
+    `checkpoint` takes the same steps, bit for bit, as one that was not. `settings` (what JSON can hold) says what else
+    tells this work from another, such as the loss and the optimizer, which arrays do not show.
 
     Raises:
-        ValueError: `steps` or `chunk` below 1, or a checkpoint that belongs to other work (other steps, key or data).
+        ValueError: `steps` or `chunk` below 1, or a checkpoint that belongs to other work (other steps, key, data or
+            `settings`).
         OSError: the checkpoint cannot be written.
     """
     if steps < 1 or chunk < 1:
@@ -79,12 +82,14 @@ def minimise(
         step=jnp.array(0),
         diverged=jnp.array(False),
     )
-    settings: dict[str, Any] = {}
+    work: dict[str, Any] = {}
     if checkpoint is not None:
         key_data = np.asarray(jax.random.key_data(key)).tolist()
-        settings = {"steps": steps, "chunk": chunk, "key": key_data, "data": fingerprint(dynamic_data)}
+        work = {"steps": steps, "chunk": chunk, "key": key_data, "data": fingerprint(dynamic_data)} | dict(
+            settings or {}
+        )
         if Path(checkpoint).exists():
-            state = load_checkpoint(checkpoint, state, settings)
+            state = load_checkpoint(checkpoint, state, work)
 
     def total(trained, key, dynamic_data):
         return loss(eqx.combine(trained, fixed), key, eqx.combine(dynamic_data, static_data))
@@ -92,7 +97,7 @@ def minimise(
     run_chunk = _chunk_runner(total, optimizer, steps, chunk)
     if int(state.step) < steps:
         run_chunk = compile_timed(run_chunk, state, key, dynamic_data, name=name, show=show_progress)
-    state, status = _drive(run_chunk, state, key, dynamic_data, steps, name, checkpoint, settings, show_progress)
+    state, status = _drive(run_chunk, state, key, dynamic_data, steps, name, checkpoint, work, show_progress)
     losses = np.asarray(state.losses)[: int(state.step)]
     return Minimum(eqx.combine(state.best_parameters, fixed), losses, float(state.best_loss), status)
 

@@ -15,19 +15,24 @@ def _console() -> Console:
     return Console(stderr=True, file=sys.stderr)
 
 
+@contextmanager
+def timed(doing: str, show: bool = True) -> Iterator[None]:
+    """Says on standard error what is being done, and when it is done how long it took."""
+    started = time.perf_counter()
+    if show:
+        _console().print(f"{doing} ...", style="dim")
+    yield
+    if show:
+        _console().print(f"{doing} took {time.perf_counter() - started:.1f} s", style="dim")
+
+
 def compile_timed(function: Callable, *arguments: Any, name: str, show: bool = True) -> Callable:
     """Compiles `function` for `arguments` ahead of time and says how long that took.
 
     Array leaves of `arguments` are traced; the compiled function takes arguments of the same structure and shapes.
     """
-    console = _console()
-    started = time.perf_counter()
-    if show:
-        console.print(f"compiling {name} ...", style="dim")
-    compiled = jax.jit(function).lower(*arguments).compile()
-    if show:
-        console.print(f"compiled {name} in {time.perf_counter() - started:.1f} s", style="dim")
-    return compiled
+    with timed(f"compiling {name}", show):
+        return jax.jit(function).lower(*arguments).compile()
 
 
 @contextmanager

@@ -3,6 +3,7 @@ import pytest
 import xarray as xr
 from hand_built import N_BINS, N_TRIALS, approximated, poisson_counts, sampled, with_predictions
 
+from connectinfer.diagnostics import checks
 from connectinfer.diagnostics.checks import diagnose
 
 RNG = np.random.default_rng(1)
@@ -84,7 +85,6 @@ def test_a_single_chain_is_not_certified():
     ("stat", "values", "concern", "value"),
     [
         ("diverging", np.eye(4, 500, dtype=bool), "divergences", 4),
-        ("reached_max_tree_depth", np.arange(2000).reshape(4, 500) < 40, "tree depth", 0.02),
         ("failed_solves", np.eye(4, 500, dtype=int) * 2, "failed solves", 8),
     ],
 )
@@ -92,6 +92,37 @@ def test_counts_of_sampler_trouble_fail_with_their_number(stat, values, concern,
     found = verdict(sampled(**{stat: values}), concern)
     assert found.verdict == "fail"
     assert found.value == pytest.approx(value)
+
+
+def test_trajectories_at_the_limit_leave_the_verdict_to_r_hat():
+    found = verdict(sampled(reached_max_tree_depth=np.arange(2000).reshape(4, 500) < 40), "tree depth")
+    assert (found.verdict, found.value) == ("not certified", pytest.approx(0.02))
+
+
+def descended(losses, latent_values=100):
+    result = approximated(np.zeros(1000))
+    result["optimisation"] = xr.Dataset({"loss": ("step", losses)}, attrs={"latent_values": latent_values})
+    return verdict(result, "convergence")
+
+
+def test_a_loss_that_still_falls_fails_by_the_shift_it_stands_for():
+    # From 50 above the end to the end in the second half; tenths average to 45 and 5 above.
+    steady = descended(np.linspace(100, 0, 1000))
+    noise = 3 * np.sqrt(2) * np.linspace(0, 10, 100).std() / 10
+    assert steady.verdict == "fail"
+    assert steady.value == pytest.approx(np.sqrt(2 * (40.0 - noise) / 100), rel=0.01)
+    # The same rise of the bound, shared by a hundred times as many values, is little.
+    assert descended(np.linspace(100, 0, 1000), latent_values=10_000).verdict == "pass"
+
+
+def test_a_loss_that_is_only_noise_passes():
+    found = descended(np.random.default_rng(0).normal(size=1000))
+    assert (found.verdict, found.value) == ("pass", 0.0)
+
+
+def test_a_handful_of_steps_fails_convergence():
+    found = descended(np.zeros(30))
+    assert (found.verdict, found.value, found.threshold) == ("fail", 30, "at least 100 steps")
 
 
 def test_one_draw_in_a_hundred_at_the_tree_limit_passes():
@@ -212,3 +243,37 @@ def test_invariants_are_judged_beside_the_parameters():
 def test_a_tree_without_its_groups_is_refused():
     with pytest.raises(ValueError, match=r"missing: \['sample_stats'\]"):
         diagnose(xr.DataTree.from_dict({"posterior": xr.Dataset()}))
+
+
+def test_data_that_cannot_be_compared_are_not_certified():
+    result = with_predictions(sampled(), np.zeros((8, 10, 3), int), np.zeros((5, 8, 10, 3), int))
+    result["constant_data"] = xr.DataTree(xr.Dataset())
+    found = verdict(result, "prediction")
+    assert found.verdict == "not certified"
+    assert "were not compared" in found.explanation
+
+
+@pytest.mark.parametrize(
+    ("kinds", "outcome", "share", "said"),
+    [
+        ([["2 stable", "2 stable", "none"]] * 2, "pass", 2 / 3, "2 stable in most draws of every chain. Of 6 draws: 4"),
+        ([["2 stable"] * 3, ["1 stable"] * 3], "not certified", 1 / 2, "Chains differ: 2 stable, 1 stable"),
+    ],
+)
+def test_chains_are_compared_by_their_most_common_fixed_points(monkeypatch, kinds, outcome, share, said):
+    monkeypatch.setattr(checks, "fixed_point_kinds", lambda _: xr.DataArray(np.array(kinds), dims=("chain", "draw")))
+    found = verdict(sampled(), "fixed points")
+    assert (found.verdict, found.value) == (outcome, pytest.approx(share))
+    assert found.explanation.startswith(said)
+
+
+def test_paths_are_judged_at_some_of_their_bins():
+    result = sampled()
+    latent = RNG.normal(size=(4, 500, 5, 20, 1))
+    latent[2, :, 4] += 5
+    result["posterior"] = (
+        result["posterior"].to_dataset().assign(latent=(("chain", "draw", "trial", "time", "latent_dim"), latent))
+    )
+    found = verdict(result, "R-hat of parameters")
+    assert found.verdict == "fail"
+    assert "latent[" in found.explanation

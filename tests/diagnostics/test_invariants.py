@@ -1,7 +1,7 @@
 import numpy as np
 import xarray as xr
 
-from connectinfer.diagnostics.invariants import invariants
+from connectinfer.diagnostics.invariants import fixed_point_kinds, invariants
 
 DIMS = ("chain", "draw", "latent_dim", "latent_from")
 
@@ -42,3 +42,26 @@ def test_the_drift_is_kept_at_the_thirty_most_visited_points():
 def test_a_model_without_overlap_has_none():
     posterior = xr.Dataset({"theta": (("chain", "draw"), np.zeros((2, 3)))})
     assert not invariants(xr.DataTree.from_dict({"posterior": posterior})).data_vars
+
+
+def symmetric(overlap):
+    """Results of rank 1 whose drift is odd: one fixed point up to an overlap of 1, three beyond."""
+    m = np.ones((*np.shape(overlap), 3, 1))
+    loading = ("chain", "draw", "unit", "latent_dim")
+    posterior = {"m": (loading, m), "n": (loading, m * np.asarray(overlap)[..., None, None])}
+    posterior["d"] = (loading[:3], np.zeros(m.shape[:3]))
+    visited = xr.Dataset(coords={"latent": (("point", "latent_dim"), np.array([[0.1], [1.5], [-1.5]]))})
+    visited.attrs = {"tau": 0.1, "nonlinearity": "tanh"}
+    return xr.DataTree.from_dict({"posterior": xr.Dataset(posterior), "drift": visited})
+
+
+def test_fixed_points_are_named_by_their_stability():
+    found = fixed_point_kinds(symmetric([[0.5, 2.0], [2.0, 2.0]]))
+    # tanh(2 z) = z has two stable roots; in one dimension the origin between them is unstable.
+    assert found.values.tolist() == [["1 stable", "2 stable, 1 unstable"], ["2 stable, 1 unstable"] * 2]
+    assert found.dims == ("chain", "draw")
+
+
+def test_at_most_ten_draws_of_a_chain_are_looked_at_and_results_without_drift_none():
+    assert fixed_point_kinds(symmetric(np.full((1, 33), 0.5))).shape == (1, 10)
+    assert fixed_point_kinds(xr.DataTree.from_dict({"posterior": xr.Dataset()})) is None

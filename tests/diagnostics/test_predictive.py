@@ -53,8 +53,26 @@ def test_nothing_held_out_and_another_shape_are_refused():
     everything = np.ones((2, 2, 2), bool)
     with pytest.raises(ValueError, match="hold some out with `hold_out` first"):
         held_out_score(fitted(np.ones((2, 2, 2)), everything), recording(time=TIME, counts=COUNTS))
-    with pytest.raises(ValueError, match=r"shape \(1, 2, 2\); the result predicts \(2, 2, 2\)"):
+    with pytest.raises(ValueError, match="lacks 1 of the 2 trials that the result predicts, among them 1"):
         held_out_score(fitted(np.ones((2, 2, 2)), everything), recording(time=TIME, counts=COUNTS[:1]))
+    with pytest.raises(ValueError, match="has 1 time bins; the result predicts 2"):
+        held_out_score(fitted(np.ones((2, 2, 2)), everything), recording(time=0.01, counts=COUNTS[:, :1]))
+
+
+def test_trials_and_units_are_matched_by_their_labels():
+    seen = np.ones((2, 2, 2), bool)
+    seen[1, 1] = False
+    result, data = fitted(np.where(seen, 9.0, [2.0, 0.5]), seen), recording(time=TIME, counts=COUNTS)
+    turned = data.isel(unit=[1, 0], trial=[1, 0])
+    assert held_out_score(result, turned) == held_out_score(result, data)
+
+
+def test_sites_of_other_dims_and_the_variance_over_one_trial_are_left_out():
+    result = with_predictions(sampled(), np.zeros((1, 10, 3), int), np.zeros((5, 1, 10, 3), int))
+    for group, dims in (("observed_data", ()), ("posterior_predictive", ("chain", "draw"))):
+        choice = np.zeros((1, 5, 1)[-1 - len(dims) :])
+        result[group] = result[group].to_dataset().assign(choice=((*dims, "trial"), choice))
+    assert set(predictive_tail(result)) == {"counts_mean"}
 
 
 def test_tails_equal_the_hand_counted_shares():

@@ -81,7 +81,7 @@ def test_parallel_chains_draw_what_vectorized_ones_draw_and_a_solve_is_refused(t
         "    run('parallel', decay, {})\n"
     )
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=3",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)

@@ -130,6 +130,39 @@ def test_an_interrupted_fit_resumes_to_the_very_same_draws(tmp_path, monkeypatch
     assert not np.array_equal(draws(stopped), draws(whole))
 
 
+def test_a_checkpoint_of_another_fit_of_the_same_data_is_refused(tmp_path):
+    options = OPTIONS | {"steps": 100, "draws": 10, "checkpoint": tmp_path / "state.npz"}
+    fit_svi(jax.random.key(3), linear_model, INPUTS, **options)
+    with pytest.raises(ValueError, match=r"'learning_rate': \([0-9.]+, 0.5\)"):
+        fit_svi(jax.random.key(3), linear_model, INPUTS, **options | {"learning_rate": 0.5})
+
+    def another_model(design, response):
+        return linear_model(design, response + 1)
+
+    with pytest.raises(ValueError, match="'model': \\('linear_model', 'another_model'\\)"):
+        fit_svi(jax.random.key(3), another_model, INPUTS, **options)
+
+
+def test_an_interruption_before_the_first_steps_keeps_nothing(monkeypatch):
+    def interrupted(*_, **__):
+        def run(*_):
+            raise KeyboardInterrupt
+
+        return run
+
+    monkeypatch.setattr(loop, "compile_timed", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="before the first steps were taken: no draws to keep"):
+        fit_svi(jax.random.key(3), linear_model, INPUTS, **OPTIONS)
+
+
+def test_the_loss_of_every_step_is_kept():
+    result = fit_svi(jax.random.key(3), linear_model, INPUTS, **OPTIONS | {"steps": 150, "draws": 10})
+    loss = result["optimisation"]["loss"]
+    assert loss.sizes == {"step": 150}
+    assert np.isfinite(loss).all()
+    assert result["optimisation"].attrs["latent_values"] == 2
+
+
 @pytest.mark.slow
 def test_a_fit_of_paths_is_bit_identical_between_processes_with_other_hash_seeds(tmp_path):
     script = tmp_path / "fit.py"

@@ -209,6 +209,8 @@ def test_a_checkpoint_of_other_work_is_refused_with_both_values(key, tmp_path):
         run(jax.random.key(1), checkpoint=path)
     with pytest.raises(ValueError, match=r"'data': \('[0-9a-f]{12}', '[0-9a-f]{12}'\)"):
         run(key, checkpoint=path, data={"target": jnp.asarray(TARGET) + 1e-6})
+    with pytest.raises(ValueError, match=r"'loss': \(None, 'cubic'\)"):
+        run(key, checkpoint=path, settings={"loss": "cubic"})
     with pytest.raises(ValueError, match=r"does not fit: leaf\.parameters\['w'\] should be float32\(4,\), got float32"):
         run(key, parameters={"w": jnp.zeros(4), "v": jnp.ones(2)}, checkpoint=path)
 

@@ -28,7 +28,7 @@ def test_compilation_is_announced_before_and_timed_after(capsys):
     assert seen == ["compiling NUTS ...\n"]
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith("compiled NUTS in ")
+    assert shown.err.startswith("compiling NUTS took ")
     assert shown.err.endswith(" s\n")
 
 
