@@ -122,10 +122,13 @@ def _comparison(truth: _Truth, result: xr.DataTree, ideal: xr.DataTree, recovere
     for kind in ("stable", "saddle", "unstable"):
         counts = [points.stability.count(kind) for points in recovered]
         table.add_row(f"{kind} fixed points", str(true_points.stability.count(kind)), _interval(counts, "{:.0f}"))
+    attractors = [p.location[[kind == "stable" for kind in p.stability]] @ matrix.T + offset for p in recovered]
     for point, kind in zip(true_points.location, true_points.stability, strict=True):
         if kind == "stable":
-            nearest = np.array([_nearest(p.location @ matrix.T + offset, point) for p in recovered if len(p.location)])
-            table.add_row("stable fixed point", _coordinates(point), _coordinates(nearest.mean(0), nearest.std(0)))
+            nearest = [_nearest(found, point) for found in attractors if len(found)]
+            true = f"({point[0]:.2f}, {point[1]:.2f})"
+            shown = "; ".join(_interval(column) for column in np.array(nearest).T) if nearest else "none"
+            table.add_row("stable fixed point", true, shown)
     r2 = latent_r2(posterior["latent"].mean(("chain", "draw")).values, truth.latent)
     table.add_row("latent R2 (after affine alignment)", "1", f"{r2:.3f}")
     table.add_row(
@@ -139,11 +142,6 @@ def _comparison(truth: _Truth, result: xr.DataTree, ideal: xr.DataTree, recovere
 def _interval(values: np.ndarray | list[int], form: str = "{:.2f}") -> str:
     low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
     return f"{form.format(middle)} ({form.format(low)} to {form.format(high)})"
-
-
-def _coordinates(point: np.ndarray, sd: np.ndarray | None = None) -> str:
-    spread = ["" if sd is None else f" ± {s:.2f}" for s in (np.zeros_like(point) if sd is None else sd)]
-    return "(" + ", ".join(f"{x:.2f}{s}" for x, s in zip(point, spread, strict=True)) + ")"
 
 
 def _nearest(points: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -161,8 +159,9 @@ def _write_pictures(folder: Path, truth: _Truth, result: xr.DataTree, recovered:
     )
     plot_raster(truth.full).savefig(folder / "raster.png", dpi=120)
     plot_latent_paths(posterior["latent"], truth=true_path).savefig(folder / "latent_paths.png", dpi=120)
-    mean = posterior[["m", "n", "d"]].isel(chain=0, draw=-1)
-    network = LowRankRNN(jnp.asarray(mean["m"].values), jnp.asarray(mean["n"].values), d=jnp.asarray(mean["d"].values))
+    # One draw: the drift of averaged parameters is not the average drift.
+    drawn = posterior[["m", "n", "d"]].isel(chain=0, draw=-1)
+    network = LowRankRNN(*(jnp.asarray(drawn[name].values) for name in ("m", "n")), d=jnp.asarray(drawn["d"].values))
     field = to_field(vector_field(jax.tree_util.Partial(drift, network), jnp.full(2, -2.2), jnp.full(2, 2.2)))
     ax = plot_flow(field, visited=posterior["latent"].isel(draw=slice(None, None, 10)))
     plot_fixed_points(to_fixed_points(recovered), truth=to_fixed_points([moved]), ax=ax)
