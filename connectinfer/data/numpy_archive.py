@@ -10,7 +10,7 @@ import numpy as np
 from connectinfer._typing import FilePath
 from connectinfer.data.field_tree import Leaf
 
-# RuntimeError and NotImplementedError: a flipped bit makes a member look encrypted, or compressed by another method.
+# RuntimeError: a flipped bit can make a member look encrypted, or compressed by an unknown method.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, RuntimeError)
 
 

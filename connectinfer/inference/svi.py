@@ -71,6 +71,8 @@ def fit_svi(
         return -sum(weights, jnp.zeros(())) / particles
 
     named = guide if isinstance(guide, str) else getattr(guide, "__name__", "custom")
+    fixed = {name: repr(x) for name, x in inputs.items() if name not in arrays}
+    work = {"model": labels.model, "inputs": fixed, "guide": named, "rate": learning_rate, "particles": particles}
     optimum = minimise(
         key_run,
         loss,
@@ -80,45 +82,29 @@ def fit_svi(
         steps=steps,
         name="SVI",
         checkpoint=checkpoint,
-        settings={
-            "model": labels.model,
-            "inputs": {name: repr(x) for name, x in inputs.items() if name not in arrays},
-            "guide": named,
-            "learning_rate": learning_rate,
-            "particles": particles,
-        },
+        settings=work,
         show_progress=show_progress,
     )
     if optimum.status == "interrupted" and not len(optimum.losses):
         raise KeyboardInterrupt("Interrupted before the first steps were taken: no draws to keep.")
+    attrs = {
+        "status": optimum.status,
+        "elbo": -optimum.best_loss,
+        "engine": "svi",
+        "guide": named,
+        "wall_time": time.time() - started,
+        "path_sites": ",".join(n for n, s in sites.items() if s.law is LatentPath),
+    }
     with timed("drawing from the guide and predicting", show_progress):
-        constrained = constrain_parameters(optimum.parameters)
         values, log_weight = map_draws(
             lambda k, _, parameters, arrays: _draw(k, parameters, bound, guide_function, arrays),
             jax.random.split(key_draws, draws),
             {},
-            constrained,
+            constrain_parameters(optimum.parameters),
             arrays,
         )
-        sample_stats = {"log_weight": np.asarray(log_weight)[None]}
-        result = build_result(
-            key_result,
-            bound,
-            arrays,
-            inputs,
-            {name: v[None] for name, v in values.items()},
-            preflight.prior,
-            sample_stats,
-            labels,
-            attrs={
-                "status": optimum.status,
-                "elbo": -optimum.best_loss,
-                "engine": "svi",
-                "guide": named,
-                "wall_time": time.time() - started,
-                "path_sites": ",".join(n for n, s in sites.items() if s.law is LatentPath),
-            },
-        )
+        samples, stats = {n: v[None] for n, v in values.items()}, {"log_weight": np.asarray(log_weight)[None]}
+        result = build_result(key_result, bound, arrays, inputs, samples, preflight.prior, stats, labels, attrs)
     n_values = sum(int(np.prod(x.shape[1:])) for x in values.values())
     result["optimisation"] = xr.Dataset({"loss": ("step", optimum.losses)}, attrs={"latent_values": n_values})
     return result

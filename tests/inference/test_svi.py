@@ -133,7 +133,7 @@ def test_an_interrupted_fit_resumes_to_the_very_same_draws(tmp_path, monkeypatch
 def test_a_checkpoint_of_another_fit_of_the_same_data_is_refused(tmp_path):
     options = OPTIONS | {"steps": 100, "draws": 10, "checkpoint": tmp_path / "state.npz"}
     fit_svi(jax.random.key(3), linear_model, INPUTS, **options)
-    with pytest.raises(ValueError, match=r"'learning_rate': \([0-9.]+, 0.5\)"):
+    with pytest.raises(ValueError, match=r"'rate': \([0-9.]+, 0.5\)"):
         fit_svi(jax.random.key(3), linear_model, INPUTS, **options | {"learning_rate": 0.5})
 
     def another_model(design, response):
