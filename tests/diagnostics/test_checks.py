@@ -111,6 +111,7 @@ def test_a_loss_that_still_falls_fails_by_the_shift_it_stands_for():
     noise = 3 * 0.1 / 10  # steps of 0.1
     assert steady.verdict == "fail"
     assert steady.value == pytest.approx(np.sqrt(2 * (40.0 - noise) / 100), rel=0.01)
+    assert descended(np.linspace(100, 0, 1000), latent_values=400).verdict == "not certified"
     # The same rise of the bound, shared by a hundred times as many values, is little.
     assert descended(np.linspace(100, 0, 1000), latent_values=10_000).verdict == "pass"
 
