@@ -29,11 +29,15 @@ def drift_group(posterior: xr.Dataset, inputs: Mapping[str, Any]) -> xr.Dataset 
     z, v, occupancy = _visited(posterior, np.asarray(inputs["filtered"]), np.asarray(inputs["mask"]))
     states = jnp.asarray(z), jnp.asarray(v)
     network_draws = {name: jnp.asarray(posterior[name].values) for name in ("m", "n", "b", "d") if name in posterior}
+    # One draw after the other: potentials at all points of all draws would fill the memory.
     evaluate = eqx.filter_jit(
-        lambda draws: jax.vmap(jax.vmap(lambda draw: recurrent_drift(_network(draw, inputs), *states)))(draws)
+        lambda draws: jax.lax.map(lambda draw: recurrent_drift(_network(draw, inputs), *states), draws)
     )
+    n_chains, n_draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    flat = {name: draws.reshape(n_chains * n_draws, *draws.shape[2:]) for name, draws in network_draws.items()}
+    recurrent = np.asarray(evaluate(flat)).reshape(n_chains, n_draws, *z.shape)
     return xr.Dataset(
-        {"recurrent_drift": (("chain", "draw", "point", "latent_dim"), np.asarray(evaluate(network_draws)))},
+        {"recurrent_drift": (("chain", "draw", "point", "latent_dim"), recurrent)},
         coords={
             "chain": posterior["chain"],
             "draw": posterior["draw"],

@@ -33,12 +33,15 @@ def build_guide(constructor: Callable[..., Guide], sites: Mapping[str, Site], st
     because no flat family can follow thousands of correlated bins.
 
     Raises:
-        ValueError: the support of a site depends on other sites.
+        ValueError: the support of a site is computed in the model, from other sites or by `jax.numpy`.
     """
     paths = {name: site.shape for name, site in sites.items() if site.law is LatentPath}
     parameters = {name: site for name, site in sites.items() if site.kind == "latent" and name not in paths}
     if moving := [name for name, site in parameters.items() if _depends_on_values(site.support)]:
-        raise ValueError(f"Guides need fixed supports; those of {moving} depend on other sites. Use the engine 'nuts'.")
+        raise ValueError(
+            f"Guides need supports that are plain numbers; those of {moving} are computed in the model. Write the "
+            "bounds as Python or NumPy numbers or, if they depend on other sites, use the engine 'nuts'."
+        )
 
     def supports() -> None:
         # A guide only needs to know where sites live: no likelihood is traced or compiled for that.

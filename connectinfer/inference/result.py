@@ -48,6 +48,18 @@ class Labels(NamedTuple):
         return cls(getattr(model, "__name__", type(model).__name__), {}, {})
 
 
+def check_labels(sites: Mapping[str, Site], labels: Labels) -> None:
+    """Whether `labels` fit a model's sites, before anything is sampled.
+
+    Raises:
+        ValueError: `dims` of a site name more or fewer axes than plates leave, or a dimension has another size than
+            its coordinates.
+    """
+    for name, site in sites.items():
+        for dim, size in zip(_site_dims(name, site, labels) or [], site.shape, strict=False):
+            _check_size(dim, size, labels.coords)
+
+
 @interruption_held("The sampler is done, the result is being put together")
 def build_result(
     key: PRNGKeyArray,
@@ -145,13 +157,12 @@ def _dataset(
     named = {n: ([*sample_dims, *d], x) for n, x in values.items() if (d := dims.get(n)) is not None}
     dataset = xr.Dataset(named)
     used = {name: coords.get(str(name), np.arange(size)) for name, size in dataset.sizes.items()}
-    for name, values_of_dim in used.items():
-        if len(values_of_dim) != dataset.sizes[name]:
-            raise ValueError(
-                f"Dimension {name!r} has {dataset.sizes[name]} entries in the model but {len(values_of_dim)} "
-                "coordinates."
-            )
     return dataset.assign_coords({name: (name, np.asarray(x)) for name, x in used.items()})
+
+
+def _check_size(dim: str, size: int, coords: Mapping[str, Any]) -> None:
+    if dim in coords and len(coords[dim]) != size:
+        raise ValueError(f"Dimension {dim!r} has {size} entries in the model but {len(coords[dim])} coordinates.")
 
 
 def _likelihood_dims(log_likelihood: Sites, dims: Mapping[str, list[str] | None]) -> dict[str, list[str] | None]:
@@ -167,14 +178,14 @@ def _predictive(key, bound, arrays, flat, n_chains, dims, coords) -> xr.Dataset:
     per_draw = max(sum(int(np.prod(x.shape)) for x in sizes.values()), 1)
     wanted = int(np.clip(_MOST_PREDICTIVE_VALUES // per_draw, 1, _MOST_PREDICTIVE_DRAWS))
     n_draws = max(min(wanted, n_total) // n_chains, 1)
-    stride = max(n_total // n_chains // n_draws, 1)
-    by_chain = {n: x.reshape(n_chains, -1, *x.shape[1:])[:, ::stride][:, :n_draws] for n, x in flat.items()}
+    even = np.linspace(0, n_total // n_chains - 1, n_draws).astype(int)
+    by_chain = {n: x.reshape(n_chains, -1, *x.shape[1:])[:, even] for n, x in flat.items()}
     chosen = {n: x.reshape(-1, *x.shape[2:]) for n, x in by_chain.items()}
     keys = jax.random.split(key, n_chains * n_draws)
     drawn = map_draws(lambda k, v, a: predict(k, bound, a, v), keys, chosen, arrays)
     values = {n: np.asarray(x).reshape(n_chains, n_draws, *x.shape[1:]) for n, x in drawn.items()}
     dataset = _dataset({n: _compact(x) for n, x in values.items()}, dims, coords)
-    return dataset.assign_coords(draw=np.arange(n_draws) * stride)
+    return dataset.assign_coords(draw=even)
 
 
 def _expected(bound: Callable, arrays: Mapping[str, Any], flat: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from numpyro import handlers
 from connectinfer.distributions.latent_path import LatentPath
 from connectinfer.inference.guides import build_guide, guide_constructor, guide_parameters
 from connectinfer.inference.preflight import check_model
-from connectinfer.inference.result import Labels, build_result
+from connectinfer.inference.result import Labels, build_result, check_labels
 from connectinfer.inference.start import central_start, constrain
 from connectinfer.inference.trace import Sites, bind, describe_sites, latent_sites, map_draws
 from connectinfer.optimisation.loop import minimise
@@ -57,9 +57,10 @@ def fit_svi(
     labels = labels or Labels.of(model)
     key_check, key_init, key_run, key_draws, key_result = jax.random.split(key, 5)
     bound, arrays = bind(model, inputs)
+    sites = describe_sites(bound, arrays)
+    check_labels(sites, labels)
     with timed("checking the model on draws from its prior", show_progress):
         preflight = check_model(key_check, bound, arrays)
-    sites = describe_sites(bound, arrays)
     prior = {name: value for name, value in preflight.prior.items() if sites[name].kind == "latent"}
     start = constrain(bound, arrays, central_start(bound, arrays, prior, dict(initial or {})))
     guide_function = build_guide(constructor, sites, start)
@@ -137,5 +138,10 @@ def _draw(
 
 
 def _log_density(trace: Mapping[str, Any]) -> jax.Array:
-    terms = [jnp.sum(site["fn"].log_prob(site["value"])) for site in trace.values() if site["type"] == "sample"]
+    terms = []
+    for site in trace.values():
+        if site["type"] == "sample":
+            # What a flow computed while it drew: some flows cannot be inverted.
+            known = [site["intermediates"]] if site.get("intermediates") else []
+            terms.append(jnp.sum(site["fn"].log_prob(site["value"], *known)))
     return sum(terms, jnp.zeros(()))

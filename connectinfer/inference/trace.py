@@ -17,7 +17,7 @@ Sites = dict[str, Array]
 
 
 class Evaluation(NamedTuple):
-    """What one draw implies: latent and deterministic sites, log prior and log likelihood by site.
+    """What one draw implies: latent and deterministic sites; log prior, log likelihood and log factor by site.
 
     The log likelihood keeps the axes of the observation except `"time"`, over which it is summed.
     """
@@ -25,18 +25,20 @@ class Evaluation(NamedTuple):
     sites: Sites
     log_prior: Sites
     log_likelihood: Sites
+    log_factor: Sites
 
 
 class Site(NamedTuple):
     """What can be said of a site without running the model: `kind` is `"latent"`, `"observed"`, `"deterministic"`,
     `"factor"` or `"param"`; `axes` names the plate of every axis, None where there is none; `law` is the type of its
-    distribution, `support` where its values lie."""
+    distribution, `support` where its values lie; `scaled` whether its log density is weighted."""
 
     kind: str
     shape: tuple[int, ...]
     axes: list[str | None]
     law: type | None
     support: Any
+    scaled: bool
 
 
 def bind(model: Callable, inputs: Mapping[str, Any]) -> tuple[Callable[[Mapping[str, Any]], Any], dict[str, Any]]:
@@ -71,7 +73,8 @@ def describe_sites(bound: Callable, arrays: Mapping[str, Any]) -> dict[str, Site
         for name, site in trace_model(key, bound, arrays, {}).items():
             if site["type"] in ("sample", "deterministic", "param"):
                 support = site["fn"].support if site["type"] == "sample" else None
-                found[name] = Site(_kind(site), jnp.shape(site["value"]), _axes(site), _law(site), support)
+                scaled = site.get("scale") is not None
+                found[name] = Site(_kind(site), jnp.shape(site["value"]), _axes(site), _law(site), support, scaled)
 
     jax.eval_shape(run, jax.random.key(0), dict(arrays))
     return found
@@ -95,6 +98,7 @@ def evaluate(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], valu
         sites={name: site["value"] for name, site in trace.items() if _kind(site) in ("latent", "deterministic")},
         log_prior={name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in latent.items()},
         log_likelihood={name: _log_likelihood(site) for name, site in observed_sites(trace).items()},
+        log_factor={n: jnp.sum(s["fn"].log_prob(s["value"])) for n, s in trace.items() if _kind(s) == "factor"},
     )
 
 
@@ -103,7 +107,8 @@ def predict(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], value
     key_trace, key_predict = jax.random.split(key)
     observed = observed_sites(trace_model(key_trace, bound, arrays, values))
     keys = jax.random.split(key_predict, max(len(observed), 1))
-    return {name: site["fn"].sample(k) for k, (name, site) in zip(keys, observed.items(), strict=False)}
+    drawn = {name: _like_the_data(site).sample(k) for k, (name, site) in zip(keys, observed.items(), strict=False)}
+    return {name: jnp.asarray(value) for name, value in drawn.items()}
 
 
 def observed_values(bound: Callable, arrays: Mapping[str, Any]) -> Sites:
@@ -121,7 +126,7 @@ def expected_observations(bound: Callable, arrays: Mapping[str, Any], values: Ma
 
     def means(draw: Mapping[str, Any], arrays: Mapping[str, Any]) -> Sites:
         observed = observed_sites(trace_model(jax.random.key(0), bound, arrays, draw))
-        return {name: site["fn"].mean for name, site in observed.items()}
+        return {name: _like_the_data(site).mean for name, site in observed.items()}
 
     def average(values: Mapping[str, Any], arrays: Mapping[str, Any]) -> Sites:
         first = jax.tree.map(lambda x: x[0], dict(values))
@@ -144,6 +149,12 @@ def map_draws(function: Callable, keys: Key[Array, " draw"], values: Any, *argum
         return jax.lax.map(lambda draw: function(draw[0], draw[1], *arguments), (keys, values))
 
     return jax.jit(run)(keys, values, arguments)
+
+
+def _like_the_data(site: Mapping[str, Any]) -> dist.Distribution:
+    """The law of an observed site, repeated where one value of it stands for many observations."""
+    fn, shape = site["fn"], jnp.shape(site["value"])
+    return fn if fn.shape() == shape else fn.expand(shape[: len(shape) - fn.event_dim])
 
 
 def _draw_improper(site: Mapping[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """The training loop: one compiled, chunked scan that reports progress, keeps the best state and can be resumed."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,12 +61,12 @@ def minimise(
     `loss(parameters, key, data)` is a scalar; the inexact-array leaves of `parameters` are trained, the array leaves
     of `data` are passed to the compiled step rather than baked into it. Steps run `chunk` at a time inside one
     compiled scan, and step k always uses the key `fold_in(key, k)`: a run that was interrupted and resumed from
-    `checkpoint` takes the same steps, bit for bit, as one that was not. `settings` (what JSON can hold) says what else
-    tells this work from another, such as the loss and the optimizer, which arrays do not show.
+    `checkpoint` takes the same steps, bit for bit, as one that was not. `settings` (what JSON can hold) describe the
+    work in words, for the message about a checkpoint of other work.
 
     Raises:
-        ValueError: `steps` or `chunk` below 1, or a checkpoint that belongs to other work (other steps, key, data or
-            `settings`).
+        ValueError: `steps` or `chunk` below 1, or a checkpoint that belongs to other work (other steps, key, data,
+            `settings`, or another program, which the loss and the optimizer compile to).
         OSError: the checkpoint cannot be written.
     """
     if steps < 1 or chunk < 1:
@@ -82,19 +83,24 @@ def minimise(
         step=jnp.array(0),
         diverged=jnp.array(False),
     )
-    work: dict[str, Any] = {}
-    if checkpoint is not None:
-        key_data = np.asarray(jax.random.key_data(key)).tolist()
-        work = {"steps": steps, "chunk": chunk, "key": key_data, "data": fingerprint(dynamic_data)} | dict(
-            settings or {}
-        )
-        if Path(checkpoint).exists():
-            state = load_checkpoint(checkpoint, state, work)
 
     def total(trained, key, dynamic_data):
         return loss(eqx.combine(trained, fixed), key, eqx.combine(dynamic_data, static_data))
 
     run_chunk = _chunk_runner(total, optimizer, steps, chunk)
+    work: dict[str, Any] = {}
+    if checkpoint is not None:
+        key_data = np.asarray(jax.random.key_data(key)).tolist()
+        program = jax.jit(run_chunk).lower(state, key, dynamic_data).as_text()
+        work = {
+            "steps": steps,
+            "chunk": chunk,
+            "key": key_data,
+            "data": fingerprint(dynamic_data),
+            "program": hashlib.sha256(program.encode()).hexdigest()[:12],
+        } | dict(settings or {})
+        if Path(checkpoint).exists():
+            state = load_checkpoint(checkpoint, state, work)
     if int(state.step) < steps:
         run_chunk = compile_timed(run_chunk, state, key, dynamic_data, name=name, show=show_progress)
     state, status = _drive(run_chunk, state, key, dynamic_data, steps, name, checkpoint, work, show_progress)

@@ -17,16 +17,29 @@ def check(model, y=Y):
 
 def sound(y):
     mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
-    # Two solves a draw, of which one fails where mu is positive.
-    numpyro.deterministic("failed_solves", jnp.stack([mu > 0, jnp.array(False)]))
+    # Two solves a draw, of which one fails where mu is large: it takes the draw with it.
+    numpyro.deterministic("failed_solves", jnp.stack([mu > 0.5, jnp.array(False)]))
     numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
 
 
 def test_a_sound_model_passes_with_its_prior_draws():
-    found = check(sound)
+    with pytest.warns(UserWarning, match=r"of 50 draws from the prior: an ODE solve failed in \d\d%\. NUTS rejects"):
+        found = check(sound)
     assert found.prior["mu"].shape == (50,)
-    assert found.failed_solves == pytest.approx(float((found.prior["mu"] > 0).mean()) / 2)
+    assert found.failed_solves == pytest.approx(float((found.prior["mu"] > 0.5).mean()))
     assert found.not_finite == {"mu": 0.0, "y": 0.0}
+
+
+def test_values_that_are_sometimes_not_finite_are_counted():
+    def model(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(mu, jnp.where(mu > 1.0, jnp.nan, 1.0)), obs=y)
+
+    with pytest.warns(UserWarning, match=r"not finite: 'y' in \d+%") as caught:
+        found = check(model)
+    share = float((found.prior["mu"] > 1.0).mean())
+    assert found.not_finite == {"mu": 0.0, "y": pytest.approx(share)}
+    assert f"'y' in {share:.0%}." in str(caught[0].message)
 
 
 def nan_likelihood(y):
@@ -49,6 +62,17 @@ def failing(y):
     mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
     numpyro.deterministic("failed_solves", jnp.array([True, True, False]))
     numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def nan_factor(y):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    numpyro.factor("score", jnp.sqrt(-1.0 - (mu - y.sum()) ** 2))
+
+
+def weighted(y):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    with numpyro.handlers.scale(scale=2.0):
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
 
 
 def unobserved(y):
@@ -76,7 +100,9 @@ def bare_parameter(y):
         (nan_likelihood, "not finite in 50 draws from the prior: 'signal' in 100%. For 'signal', check that the data"),
         (out_of_support, "'counts' in 100%. For 'counts', check that the data lie in the support"),
         (overflowing, "For 'mu', its prior draws overflow: narrow the priors"),
-        (failing, "67% of the ODE solves failed in 50 draws"),
+        (failing, "an ODE solve failed in 100% of 50 draws"),
+        (nan_factor, "not finite in 50 draws from the prior: 'score' in 100%"),
+        (weighted, r"Log densities are weighted .* at \['y'\]: neither engine fits that"),
         (unobserved, "no observed site: no data reaches it. Its sites: mu, z"),
         (without_latents, "no latent site: there is nothing to infer. Its sites: y"),
         (discrete, r"must be continuous; \['state'\] are discrete"),
@@ -92,6 +118,7 @@ def test_models_that_cannot_run_are_refused_by_name(model, message):
 def test_a_factor_is_enough_of_data():
     def model(y):
         mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
-        numpyro.factor("score", -((mu - y) ** 2).sum())
+        # Minus infinity rejects a draw, which is no defect.
+        numpyro.factor("score", jnp.where(mu > 0, -((mu - y) ** 2).sum(), -jnp.inf))
 
-    assert check(model).not_finite["mu"] == 0
+    assert check(model).not_finite == {"mu": 0.0, "score": 0.0}

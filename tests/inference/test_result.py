@@ -8,8 +8,8 @@ from scipy.stats import poisson
 
 from connectinfer.dynamics.low_rank import LowRankRNN, recurrent_drift
 from connectinfer.inference.preflight import check_model
-from connectinfer.inference.result import Labels, build_result
-from connectinfer.inference.trace import bind
+from connectinfer.inference.result import Labels, build_result, check_labels
+from connectinfer.inference.trace import bind, describe_sites
 
 N_TRIALS, N_BINS, N_UNITS, RANK = 2, 4, 5, 2
 CHAINS, DRAWS = 2, 150
@@ -54,7 +54,8 @@ def build(coords=COORDS):
     shapes["latent"] = (N_TRIALS, N_BINS, RANK)
     samples = {name: rng.normal(size=(CHAINS, DRAWS, *shape)).astype(np.float32) for name, shape in shapes.items()}
     samples["scale"] = np.exp(0.1 * samples["scale"])
-    prior = check_model(jax.random.key(0), bound, arrays).prior
+    with pytest.warns(UserWarning, match="an ODE solve failed"):
+        prior = check_model(jax.random.key(0), bound, arrays).prior
     stats = {"log_weight": np.zeros((CHAINS, DRAWS))}
     labels = Labels("toy", DIMS, coords)
     result = build_result(jax.random.key(1), bound, arrays, inputs, samples, prior, stats, labels, {"engine": "svi"})
@@ -194,9 +195,35 @@ def test_provenance_and_constant_data_are_kept(built):
     assert result["constant_data"].attrs["nonlinearity"] == "tanh"
 
 
-def test_coordinates_of_another_length_are_refused_by_name():
-    with pytest.raises(ValueError, match="Dimension 'unit' has 5 entries in the model but 4 coordinates"):
-        build(COORDS | {"unit": ["a", "b", "c", "d"]})
+@pytest.mark.parametrize(
+    ("dims", "coords", "message"),
+    [
+        ({}, {"unit": ["a", "b", "c", "d"]}, "Dimension 'unit' has 5 entries in the model but 4 coordinates"),
+        ({"n": ["unit"]}, {}, r"`DIMS\['n'\]` must name the other 2, got \['unit'\]"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_by_name(dims, coords, message):
+    arrays = {"counts": jnp.zeros(SHAPE), "mask": jnp.ones(SHAPE, bool)}
+    sites = describe_sites(lambda arrays: network(**arrays), arrays)
+    check_labels(sites, Labels("toy", DIMS, COORDS))
+    with pytest.raises(ValueError, match=message):
+        check_labels(sites, Labels("toy", DIMS | dims, COORDS | coords))
+
+
+def test_one_value_of_a_law_may_stand_for_many_observations():
+    def repeated(y):
+        numpyro.sample("y", dist.Normal(numpyro.sample("mu", dist.Normal(0.0, 1.0)), 0.1), obs=y)
+
+    inputs = {"y": np.zeros(3)}
+    bound, arrays = bind(repeated, inputs)
+    mu = np.linspace(-2, 2, 50, dtype=np.float32).reshape(1, 50)
+    given = ({"mu": mu}, {"mu": jnp.zeros(9)}, {}, Labels.of(repeated), {})
+    result = build_result(jax.random.key(0), bound, arrays, inputs, *given)
+    predicted = result["posterior_predictive"]["y"].values
+    assert predicted.shape == (1, 50, 3)
+    # Each with noise of its own; false-alarm rate below 1e-6.
+    np.testing.assert_allclose((predicted - mu[..., None]).std(1), 0.1, atol=0.055)
+    np.testing.assert_allclose(result["expected"]["y"], np.zeros(3), atol=1e-5)
 
 
 def test_a_model_without_labels_is_named_after_its_function_and_event_axes():

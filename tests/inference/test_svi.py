@@ -79,6 +79,15 @@ def test_richer_guides_recover_the_correlated_posterior(correlated, normal):
     assert diagnose(correlated).passed
 
 
+@pytest.mark.slow
+def test_a_flow_without_an_inverse_recovers_the_correlated_posterior():
+    result = fitted("bnaf", steps=1500)
+    mean, covariance = exact_posterior()
+    np.testing.assert_allclose(draws(result).mean(0), mean, atol=0.1)
+    np.testing.assert_allclose(np.cov(draws(result).T), covariance, atol=0.05)
+    assert logsumexp(weights(result)) - np.log(N_DRAWS) == pytest.approx(exact_evidence(), abs=0.15)
+
+
 def test_importance_weights_average_to_the_evidence(normal, correlated):
     for result, tolerance in ((normal, 0.12), (correlated, 0.03)):
         estimate = logsumexp(weights(result)) - np.log(N_DRAWS)

@@ -44,6 +44,12 @@ def assert_equal_states(found, expected):
         np.testing.assert_array_equal(*plain)
 
 
+def test_a_state_of_other_shapes_is_refused_with_both(saved):
+    wanted = example_state()._replace(weights={"a/b": jnp.zeros((3, 3)), "empty": jnp.zeros((0, 2))})
+    with pytest.raises(ValueError, match=r"should be float32\(3, 3\), got float32\(2, 3\)"):
+        load_checkpoint(saved, wanted, SETTINGS)
+
+
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 def test_a_state_comes_back_as_it_was_with_its_random_keys(path, impl):
     state = example_state(impl)

@@ -211,8 +211,9 @@ def test_a_checkpoint_of_other_work_is_refused_with_both_values(key, tmp_path):
         run(key, checkpoint=path, data={"target": jnp.asarray(TARGET) + 1e-6})
     with pytest.raises(ValueError, match=r"'loss': \(None, 'cubic'\)"):
         run(key, checkpoint=path, settings={"loss": "cubic"})
-    with pytest.raises(ValueError, match=r"does not fit: leaf\.parameters\['w'\] should be float32\(4,\), got float32"):
-        run(key, parameters={"w": jnp.zeros(4), "v": jnp.ones(2)}, checkpoint=path)
+    for other in ({"loss": lambda *given: noisy(*given) + 1e-3}, {"optimizer": optax.adam(0.06)}):
+        with pytest.raises(ValueError, match=r"'program': \('[0-9a-f]{12}', '[0-9a-f]{12}'\)"):
+            run(key, checkpoint=path, **other)
 
 
 def test_a_diverging_loss_ends_the_run_and_the_parameters_are_from_before(key):
