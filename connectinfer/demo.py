@@ -22,6 +22,7 @@ from connectinfer.dynamics.low_rank import LowRankRNN, connectivity, drift, gaus
 from connectinfer.dynamics.phase_portrait import vector_field
 from connectinfer.dynamics.simulate import simulate_bins
 from connectinfer.inference.fit import fit
+from connectinfer.inference.result import Labels
 from connectinfer.inference.svi import fit_svi
 from connectinfer.latent.low_rank_network import known_network, recording_arrays
 from connectinfer.plots.connectivity import plot_connectivity, plot_overlap_spectrum
@@ -83,10 +84,12 @@ def _simulate(seed: int) -> _Truth:
 
 
 def _ideal_observer(truth: _Truth, seed: int) -> xr.DataTree:
-    arrays, _ = recording_arrays(truth.training, "counts", rank=2, tau=_TAU, nonlinearity="tanh")
+    arrays, coords = recording_arrays(truth.training, "counts", rank=2, tau=_TAU, nonlinearity="tanh")
     bias = jnp.asarray(truth.bias, float)
     model = known_network(truth.network, truth.network.m, bias, process_noise=_NOISE, initial_scale=1.0, alpha=_ALPHA)
-    return fit_svi(jax.random.key(seed), model, arrays, initial={"latent": truth.latent}, steps=800, draws=50)
+    labels = Labels("ideal observer", {"latent": ["trial", "time", "latent_dim"]}, coords)
+    start = {"latent": truth.latent}
+    return fit_svi(jax.random.key(seed), model, arrays, labels=labels, initial=start, steps=800, draws=50)
 
 
 def _recovered_fixed_points(result: xr.DataTree) -> list[FixedPoints]:

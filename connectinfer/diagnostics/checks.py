@@ -77,8 +77,8 @@ def diagnose(result: xr.DataTree) -> Diagnosis:
     """Judges a result of any engine.
 
     Loadings were brought to one gauge when the result was built, so R-hat and effective sample sizes are those of
-    aligned draws; quantities that need no gauge (spectrum of the weights, drift where the data have been) are judged
-    beside them.
+    aligned draws; the spectrum of the weights, which needs no gauge, and the drift where the data have been, in the
+    same gauge, are judged beside them.
 
     Raises:
         ValueError: the tree has no `posterior` and `sample_stats` groups.
@@ -249,10 +249,11 @@ def _convergence(result: xr.DataTree) -> list[Verdict]:
     if "optimisation" not in result.children:
         return []
     loss = np.asarray(result["optimisation"]["loss"], float)
-    concern, asked = "convergence", f"at most {_LARGEST_SHIFT} posterior sd"
+    concern = "convergence"
+    asked = f"at most {_LARGEST_SHIFT} posterior sd; above {_FAILING_SHIFT} it fails"
     if len(loss) < _LEAST_STEPS:
         said = "Too few steps for a verdict. Take more `steps`."
-        return [Verdict(concern, FAIL, float(len(loss)), f"at least {_LEAST_STEPS} steps", said)]
+        return [Verdict(concern, NOT_CERTIFIED, float(len(loss)), f"at least {_LEAST_STEPS} steps", said)]
     tenth = len(loss) // 10
     middle, end = loss[len(loss) // 2 : len(loss) // 2 + tenth], loss[-tenth:]
     rise = middle.mean() - end.mean()
@@ -341,7 +342,9 @@ def _prediction(result: xr.DataTree) -> list[Verdict]:
     for name, share in tails.data_vars.items():
         extreme = (share.values < 0.01) | (share.values > 0.99)
         n_extreme = int(extreme.sum())
-        allowed = int(stats.binom.ppf(0.99, extreme.size, 0.02 + 2 / (n_draws + 1)))
+        # As many of the ranks that a unit can have among the draws are extreme.
+        ranks = np.arange(n_draws + 1) / n_draws
+        allowed = int(stats.binom.ppf(0.99, extreme.size, ((ranks < 0.01) | (ranks > 0.99)).mean()))
         units = ", ".join(str(u) for u in tails["unit"].values[extreme][:5])
         found.append(
             _verdict(

@@ -1,4 +1,4 @@
-"""Quantities of low-rank dynamics that do not depend on the gauge of the latent space."""
+"""Quantities of low-rank dynamics on which chains must agree: spectrum, drift and fixed points."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ _KINDS = ("stable", "saddle", "unstable", "marginal")
 
 
 def invariants(result: xr.DataTree) -> xr.Dataset:
-    """What chains must agree on whatever their gauge, `(chain, draw, ...)`; empty for models without an overlap.
+    """What chains must agree on beside the parameters, `(chain, draw, ...)`; empty for models without an overlap.
 
     `eigenvalue_real` and `eigenvalue_imaginary (mode)` of the overlap n^T m / K, whose spectrum is the non-zero
     spectrum of the weights, sorted by real part, imaginary parts as magnitudes; `drift (point, latent_dim)`, the

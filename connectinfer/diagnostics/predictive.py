@@ -70,9 +70,11 @@ def _matched(recording: xr.Dataset, expectations: xr.Dataset) -> xr.Dataset:
                 f"{', '.join(missing[:3])}. Give the recording that was fitted, before entries were held out."
             )
         recording = recording.sel({dim: wanted})
-    if recording.sizes["time"] != expectations.sizes["time"]:
+    given, wanted = (dataset["time"].values for dataset in (recording, expectations))
+    if len(given) != len(wanted) or not np.allclose(given, wanted, atol=1e-6 * np.ptp(wanted)):
         raise ValueError(
-            f"The recording has {recording.sizes['time']} time bins; the result predicts {expectations.sizes['time']}."
+            f"The recording has {len(given)} time bins from {given[0]:g} to {given[-1]:g} s; the result predicts "
+            f"{len(wanted)} from {wanted[0]:g} to {wanted[-1]:g} s. Give the recording that was fitted."
         )
     return recording
 

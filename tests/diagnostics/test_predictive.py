@@ -14,7 +14,7 @@ def fitted(expected, seen):
     dims = ("trial", "time", "unit")
     return xr.DataTree.from_dict(
         {
-            "expected": xr.Dataset({"counts": (dims, np.asarray(expected, float))}),
+            "expected": xr.Dataset({"counts": (dims, np.asarray(expected, float))}, coords={"time": TIME}),
             "constant_data": xr.Dataset({"mask": (dims, seen)}),
         }
     )
@@ -55,8 +55,9 @@ def test_nothing_held_out_and_another_shape_are_refused():
         held_out_score(fitted(np.ones((2, 2, 2)), everything), recording(time=TIME, counts=COUNTS))
     with pytest.raises(ValueError, match="lacks 1 of the 2 trials that the result predicts, among them 1"):
         held_out_score(fitted(np.ones((2, 2, 2)), everything), recording(time=TIME, counts=COUNTS[:1]))
-    with pytest.raises(ValueError, match="has 1 time bins; the result predicts 2"):
-        held_out_score(fitted(np.ones((2, 2, 2)), everything), recording(time=0.01, counts=COUNTS[:, :1]))
+    for other in (recording(time=0.01, counts=COUNTS[:, :1]), recording(time=TIME + 0.005, counts=COUNTS)):
+        with pytest.raises(ValueError, match=r"the result predicts 2 from 0 to 0\.01 s"):
+            held_out_score(fitted(np.ones((2, 2, 2)), everything), other)
 
 
 def test_trials_and_units_are_matched_by_their_labels():
