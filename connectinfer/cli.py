@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 _LIBRARIES = ("jax", "jaxlib", "numpyro", "diffrax", "equinox", "optax", "optimistix", "flowjax", "arviz", "xarray")
 
 
+_IN_THE_SHELL = (
+    "In the shell, `fields` are --field counts=trials.spikes and values --value bin_width=0.01. What the shell cannot "
+    "say, such as another order of axes, needs Python: open the file there, and `save` the recording as .nc."
+)
+
+
 class Precision(StrEnum):
     """Floating-point numbers that JAX computes with."""
 
@@ -115,7 +121,7 @@ def models(debug: DebugOption = False) -> None:
 
 @app.command()
 def fit(
-    file: Annotated[Path, typer.Argument(help="Recording: .nc, .zarr, .npz, .mat or .csv.")],
+    file: Annotated[Path, typer.Argument(help="Recording: .mat, .npz, .npy, .csv, .tsv, .parquet, .h5, .nc or .zarr.")],
     model: Annotated[str, typer.Option(help="Name from `connectinfer models`, or the path of a model file.")],
     output: Annotated[Path, typer.Option(help="netCDF file for the result.")] = Path("fit.nc"),
     rank: Annotated[int | None, typer.Option(help="Rank of a low-rank model; short for --option rank=...")] = None,
@@ -152,7 +158,12 @@ def fit(
         from connectinfer.inference.fit import fit as fit_model
 
         module = load_model(model)
-        recording = open_recording(file, fields=fields or None, **values)
+        try:
+            recording = open_recording(file, fields=fields or None, **values)
+        except ValueError as error:
+            if any(word in str(error) for word in ("field", "open_recording", "Transpose")):
+                error.add_note(_IN_THE_SHELL)
+            raise
         _describe(recording)
         result = fit_model(module, recording, engine=engine, seed=seed, **options)
         save(result, output, overwrite=True)
@@ -245,9 +256,13 @@ def _clear_errors(debug: bool) -> Iterator[None]:
         if debug or not _is_for_users(error):
             raise
         _console(stderr=True).print(
-            f"[bold red]Error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True
+            f"[bold red]Error:[/bold red] {escape(_worded(error))}", highlight=False, soft_wrap=True
         )
         raise typer.Exit(1) from None
+
+
+def _worded(error: Exception) -> str:
+    return "\n".join([str(error), *getattr(error, "__notes__", [])])
 
 
 def _is_for_users(error: Exception) -> bool:
@@ -341,6 +356,8 @@ def _describe(recording: "xr.Dataset") -> None:
     sizes = recording.sizes
     shape = f"{sizes['trial']} trials x {sizes['time']} bins x {sizes['unit']} units"
     _say(f"{observed_kind(recording)} of {shape}, bins of {recording.attrs['bin_width']:g} s")
+    if sizes["trial"] == 1 and sizes["unit"] > sizes["time"]:
+        _say("more units than bins: if the file keeps units in the rows, transpose it to (time, unit)")
     for key in ("read", "left_out"):
         if text := recording.attrs.get(key):
             _say(f"{key.replace('_', ' ')}: {text}")

@@ -154,6 +154,24 @@ def test_fields_and_values_reach_the_reader(run, engine, model_file, tmp_path):
     assert engine.calls[0]["data"].attrs["bin_width"] == pytest.approx(0.02)
 
 
+@pytest.mark.usefixtures("engine")
+def test_mapping_errors_say_how_the_shell_spells_it(run, model_file, tmp_path):
+    np.savez(tmp_path / "spikes.npz", spikes=np.ones((2, 5, 3), int))
+    unmapped = run("fit", "spikes.npz", "--model", model_file)
+    assert unmapped.exit_code == 1
+    assert "--field counts=trials.spikes and values --value bin_width=0.01" in unmapped.stderr
+    (tmp_path / "broken.npz").write_bytes(b"no archive")
+    assert "--field" not in run("fit", "broken.npz", "--model", model_file).stderr
+
+
+@pytest.mark.usefixtures("engine")
+def test_more_units_than_bins_are_pointed_out(run, model_file, tmp_path):
+    np.savez(tmp_path / "spikes.npz", counts=np.ones((3, 5), int), bin_width=0.02)
+    assert "more units than bins" in run("fit", "spikes.npz", "--model", model_file).stderr
+    np.savez(tmp_path / "right.npz", counts=np.ones((5, 3), int), bin_width=0.02)
+    assert "more units" not in run("fit", "right.npz", "--model", model_file, "--force").stderr
+
+
 def test_failed_diagnostics_leave_with_3_and_the_file_is_there(run, engine, recording_file, model_file, tmp_path):
     engine.passed = False
     assert run("fit", recording_file, "--model", model_file).exit_code == 3

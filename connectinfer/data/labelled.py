@@ -1,5 +1,6 @@
 """netCDF (`.nc`, through h5netcdf) and Zarr (`.zarr`): labelled data written and read without loss."""
 
+import shutil
 from pathlib import Path
 
 import xarray as xr
@@ -40,13 +41,21 @@ def save(data: xr.Dataset | xr.DataTree, path: FilePath, *, overwrite: bool = Fa
         raise ValueError(f"labelled data is written as .nc or .zarr; got {file.name}.")
     if file.exists() and not overwrite:
         raise FileExistsError(f"{file.name} exists. Choose another name, or pass `overwrite=True` to replace it.")
-    if suffix == ".zarr":
-        data.to_zarr(file, mode="w", consolidated=False)
-    else:
-        # Written beside and moved, so that an interruption leaves no half-written file under the name.
-        part = file.with_name(file.name + ".part")
-        try:
+    # Written beside and moved, so that an interruption leaves nothing half-written under the name.
+    part = file.with_name(file.name + ".part")
+    try:
+        if suffix == ".zarr":
+            data.to_zarr(part, mode="w", consolidated=False)
+            _remove(file)
+        else:
             data.to_netcdf(part, mode="w", engine="h5netcdf")
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
+        part.replace(file)
+    finally:
+        _remove(part)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -52,6 +52,21 @@ def test_an_existing_file_is_replaced_only_on_request(tmp_path, made, name):
     assert open_recording(tmp_path / name).sizes["trial"] == 1
 
 
+@pytest.mark.parametrize("name", ["session.nc", "session.zarr"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, made, name, monkeypatch):
+    save(made, tmp_path / name)
+
+    def half(_, path, **_options):
+        path.mkdir() if path.name.endswith(".zarr.part") else path.write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(xr.Dataset, "to_zarr" if name.endswith(".zarr") else "to_netcdf", half)
+    with pytest.raises(KeyboardInterrupt):
+        save(made.isel(trial=[0]), tmp_path / name, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert open_recording(tmp_path / name).sizes["trial"] == made.sizes["trial"]
+
+
 def test_a_result_tree_is_written_too(tmp_path, made):
     tree = xr.DataTree.from_dict({"/observed_data": made})
     for name in ("tree.nc", "tree.zarr"):
