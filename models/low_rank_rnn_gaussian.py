@@ -62,9 +62,11 @@ def inputs(
     return recording_arrays(data, kind, rank=rank, tau=tau, nonlinearity=nonlinearity)
 
 
-def model(activity, mask, filtered, basis, rank, alpha, tau, nonlinearity, **_):
+def model(activity, mask, filtered, basis, states, polynomials, rank, alpha, tau, nonlinearity, **_):
     """Joint law of network, paths and signal; `activity=None` draws a signal."""
-    units = sample_network(basis, rank, filtered.shape[-1], tau, nonlinearity, bias_loc=0.0, bias_scale=1.0)
+    units = sample_network(
+        basis, states, polynomials, filtered.shape[-1], tau, nonlinearity, bias_loc=0.0, bias_scale=1.0
+    )
     sigma = numpyro.sample("process_noise", dist.LogNormal(jnp.log(0.05), 1.0))
     s0 = numpyro.sample("initial_scale", dist.LogNormal(0.0, 0.5))
     path = LatentPath(jax.tree_util.Partial(latent_step, units.network, alpha), sigma, s0, filtered, rank)
@@ -80,9 +82,9 @@ def model(activity, mask, filtered, basis, rank, alpha, tau, nonlinearity, **_):
         numpyro.sample("signal", dist.Normal(mean, noise).mask(mask), obs=activity)
 
 
-def initial(activity, mask, basis, rank, alpha, nonlinearity, **_):
+def initial(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, **_):
     """Start values of the sites from principal components."""
-    return initial_network(activity, mask, basis, rank, alpha, nonlinearity, counts=False)
+    return initial_network(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, counts=False)
 
 
 def example(key: jax.Array) -> xr.Dataset:

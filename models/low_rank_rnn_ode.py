@@ -3,7 +3,7 @@
 Generative story:
     network    m, n, b, d of the recorded units      (priors: connectinfer.latent.low_rank_network.sample_network)
     path       z(0) ~ N(0, s0^2 I) for every trial,  tau dz/dt = -z + (1/K) sum_i n_i phi(h_i),
-               h_i = m_i . z + b_i . v + d_i          (Tsit5, steps of at most tau / 2)
+               h_i = m_i . z + b_i . v + d_i          (Tsit5, steps of at most tau / 5)
     counts     y_ti ~ Poisson(exp(gain_i h_ti + bias_i)), with exp(bias_i) about 5 spikes/s (0.4 to 60) a priori
 
 Symbols: latent z (trial, time, latent_dim), determined by its first bin; loadings m, n (unit, latent_dim); input
@@ -59,11 +59,18 @@ def inputs(
     return recording_arrays(data, "counts", rank=rank, tau=tau, nonlinearity=nonlinearity)
 
 
-def model(activity, mask, stimulus, basis, rank, alpha, tau, nonlinearity, **_):
+def model(activity, mask, stimulus, basis, states, polynomials, rank, alpha, tau, nonlinearity, **_):
     """Joint law of network, initial states and counts; `activity=None` draws counts."""
     n_trials, n_bins, n_units = mask.shape
     units = sample_network(
-        basis, rank, stimulus.shape[-1], tau, nonlinearity, bias_loc=jnp.log(5.0 * alpha * tau), bias_scale=1.5
+        basis,
+        states,
+        polynomials,
+        stimulus.shape[-1],
+        tau,
+        nonlinearity,
+        bias_loc=jnp.log(5.0 * alpha * tau),
+        bias_scale=1.5,
     )
     s0 = numpyro.sample("initial_scale", dist.LogNormal(0.0, 0.5))
     # Sampled in the coordinates of the reference, which data determine.
@@ -85,9 +92,9 @@ def model(activity, mask, stimulus, basis, rank, alpha, tau, nonlinearity, **_):
         numpyro.sample("counts", PoissonLogRate(log_rate).mask(mask), obs=activity)
 
 
-def initial(activity, mask, basis, rank, alpha, nonlinearity, **_):
+def initial(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, **_):
     """Start values of the sites from principal components."""
-    values = initial_network(activity, mask, basis, rank, alpha, nonlinearity, counts=True)
+    values = initial_network(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, counts=True)
     alignment = np.diag(values["loading_diagonal"])
     alignment[np.tril_indices(rank, -1)] = values.get("loading_below", [])
     values["initial_drive"] = values.pop("latent")[:, 0] @ alignment.T

@@ -59,10 +59,17 @@ def inputs(
     return recording_arrays(data, "counts", rank=rank, tau=tau, nonlinearity=nonlinearity)
 
 
-def model(activity, mask, filtered, basis, rank, alpha, tau, nonlinearity, **_):
+def model(activity, mask, filtered, basis, states, polynomials, rank, alpha, tau, nonlinearity, **_):
     """Joint law of network, paths and counts; `activity=None` draws counts."""
     units = sample_network(
-        basis, rank, filtered.shape[-1], tau, nonlinearity, bias_loc=jnp.log(5.0 * alpha * tau), bias_scale=1.5
+        basis,
+        states,
+        polynomials,
+        filtered.shape[-1],
+        tau,
+        nonlinearity,
+        bias_loc=jnp.log(5.0 * alpha * tau),
+        bias_scale=1.5,
     )
     sigma = numpyro.sample("process_noise", dist.LogNormal(jnp.log(0.05), 1.0))
     s0 = numpyro.sample("initial_scale", dist.LogNormal(0.0, 0.5))
@@ -78,9 +85,9 @@ def model(activity, mask, filtered, basis, rank, alpha, tau, nonlinearity, **_):
         numpyro.sample("counts", PoissonLogRate(log_rate).mask(mask), obs=activity)
 
 
-def initial(activity, mask, basis, rank, alpha, nonlinearity, **_):
+def initial(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, **_):
     """Start values of the sites from principal components."""
-    return initial_network(activity, mask, basis, rank, alpha, nonlinearity, counts=True)
+    return initial_network(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, counts=True)
 
 
 def example(key: jax.Array) -> xr.Dataset:

@@ -55,6 +55,8 @@ def test_card_names_an_engine_and_dims_are_literal(name):
 def test_model_files_import_neither_engines_nor_pictures(card):
     tree = ast.parse(card.path.read_text())
     modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    modules |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    assert "connectinfer" not in modules
     rooms = {module.split(".")[1] for module in modules if module.startswith("connectinfer.")}
     assert rooms <= {"data", "statistics", "dynamics", "flows", "graphs", "distributions", "networks", "latent"}
     assert len(card.path.read_text().splitlines()) <= 150

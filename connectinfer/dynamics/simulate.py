@@ -26,8 +26,9 @@ from jaxtyping import Array, Bool, Float, Key
 
 from connectinfer.dynamics.low_rank import LowRankRNN, drift, filter_inputs, latent_step
 
-LONGEST_STEP = 0.5
-"""Fixed steps are at most this many time constants long: errors of 1e-5 at the gains of the teacher networks."""
+LONGEST_STEP = 0.2
+"""Fixed steps are at most this many time constants long. Over 150 networks from the prior of `low_rank_rnn_ode`, the
+largest error of a log rate is 1e-5 in the median network and 3e-3 in the worst."""
 
 LONGEST_NOISY_STEP = 0.1
 """The same with noise: the stationary variance of a decaying state is then 0.2 % too small."""
@@ -55,7 +56,7 @@ def simulate(
 ) -> Trajectory:
     """Deterministic latent paths from `initial` at `time[0]`, by the fifth-order Runge-Kutta method Tsit5.
 
-    By default the steps are equal and at most tau / 2 long (whole fractions of a bin when there are inputs); give
+    By default the steps are equal and at most tau / 5 long (whole fractions of a bin when there are inputs); give
     `n_steps` when `tau` or `time` is traced. `tolerance` (relative and absolute, per trial) chooses adaptive steps,
     which all trials share: a diverging trial then fails the whole batch.
 

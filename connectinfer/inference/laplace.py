@@ -11,11 +11,10 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-POINTS = 16
-"""How many points `Laplace.recurved` takes."""
-
 _STEPS = 300
 _FIRST_SCALE = 0.1
+# Columns of a Hessian at a time: small differential equations fill no core by themselves.
+_BATCH = 16
 # In units of the present scale: wide enough for single precision.
 _DIFFERENCE = 0.1
 # A flat direction of the posterior is taken to be three units wide at most, about as wide as priors are.
@@ -26,15 +25,15 @@ _LEAST_OF_A_POINT = 0.05
 
 class Laplace(NamedTuple):
     """`mode` and `scale` of the normal approximation in flat unconstrained coordinates: covariance `scale scale^T`;
-    `unravel` turns a flat vector into sites, `hessians` is the compiled curvature that `recurved` takes."""
+    `unravel` turns a flat vector into sites, `hessian` is the compiled curvature at a point of these coordinates."""
 
     mode: Float[Array, " size"]
     scale: Float[Array, "size size"]
     unravel: Callable[[Array], PyTree]
-    hessians: Callable[[Array, Array, Array, PyTree], Array]
+    hessian: Callable[[Array, Array, Array, PyTree], Array]
 
     def recurved(self, standard: Float[Array, "point size"], arrays: PyTree) -> "Laplace":
-        """The same centre with the inverse of a mean over 16 points, given in standard coordinates, of the Hessian.
+        """The same centre with the inverse of the mean, over points in standard coordinates, of the Hessian.
 
         Modes of hierarchical posteriors are untypical, and so is the curvature there; what a sampler's step size has to
         suit is the curvature where the posterior's mass is. Of curvatures the size counts. The mean is geometric, by
@@ -42,7 +41,8 @@ class Laplace(NamedTuple):
         larger, would make up an arithmetic mean alone.
         """
         logarithms = []
-        for hessian in np.asarray(self.hessians(self.mode, self.scale, standard, arrays), float):
+        for point in standard:
+            hessian = np.asarray(self.hessian(self.mode, self.scale, point, arrays), float)
             # Differences may leave the region where the density is finite.
             if np.isfinite(hessian).all():
                 curvature, axes = np.linalg.eigh((hessian + hessian.T) / 2)
@@ -66,10 +66,10 @@ def laplace(potential: Callable[[PyTree, PyTree], Array], arrays: PyTree, start:
         return potential(unravel(x), arrays)
 
     mode = jax.jit(lambda x, arrays: _minimum(lambda y: flat_potential(y, arrays), x))(flat, arrays)
-    hessians = jax.jit(partial(_hessians, flat_potential))
+    hessian = jax.jit(partial(_hessian, flat_potential))
     isotropic = _FIRST_SCALE * jnp.eye(flat.size, dtype=flat.dtype)
-    hessian, *_ = hessians(mode, isotropic, jnp.zeros((POINTS, flat.size), flat.dtype), arrays)
-    return Laplace(mode, _inverse_root(np.asarray(hessian), isotropic), unravel, hessians)
+    curvature = np.asarray(hessian(mode, isotropic, jnp.zeros_like(flat), arrays))
+    return Laplace(mode, _inverse_root(curvature, isotropic), unravel, hessian)
 
 
 def _minimum(potential: Callable[[Array], Array], start: Array) -> Array:
@@ -88,15 +88,15 @@ def _minimum(potential: Callable[[Array], Array], start: Array) -> Array:
     return best
 
 
-def _hessians(potential: Callable, mode: Array, scale: Array, standard: Array, arrays: PyTree) -> Array:
-    """The Hessians `(point, size, size)` with respect to standard coordinates."""
-    gradient = jax.vmap(jax.grad(lambda u: potential(mode + scale @ u, arrays)))
+def _hessian(potential: Callable, mode: Array, scale: Array, standard: Array, arrays: PyTree) -> Array:
+    """The Hessian with respect to standard coordinates at a point of them, not made symmetric."""
+    gradient = jax.grad(lambda u: potential(mode + scale @ u, arrays))
 
     def column(direction: Array) -> Array:
         up, down = gradient(standard + _DIFFERENCE * direction), gradient(standard - _DIFFERENCE * direction)
         return (up - down) / (2 * _DIFFERENCE)
 
-    return jnp.swapaxes(jax.lax.map(column, jnp.eye(len(mode), dtype=mode.dtype)), 0, 1)
+    return jax.lax.map(column, jnp.eye(len(mode), dtype=mode.dtype), batch_size=_BATCH)
 
 
 def _inverse_root(hessian: np.ndarray, scale: Array) -> Array:

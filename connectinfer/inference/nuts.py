@@ -14,7 +14,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from numpyro.infer.hmc import hmc
 
 from connectinfer.inference.preflight import check_model
-from connectinfer.inference.result import Labels, build_result
+from connectinfer.inference.result import Labels, build_result, check_labels
 from connectinfer.inference.start import Coordinates, chain_coordinates, constrain, potential
 from connectinfer.inference.trace import bind, describe_sites, map_draws
 from connectinfer.optimisation.progress import compile_timed, progress_bar, timed
@@ -31,7 +31,7 @@ NUTS_OPTIONS = {
 """Options of NumPyro's kernel that `sample_nuts` passes on."""
 
 _CHUNKS = 40
-_SETTLING = 50
+_SETTLING, _ROUNDS = 50, 3
 # While coordinates are poor, longer trajectories only cost time.
 _WARMUP_DEPTH = 7
 
@@ -60,11 +60,12 @@ def sample_nuts(
 ) -> xr.DataTree:
     """Posterior draws by NumPyro's NUTS.
 
-    `initial` holds start values of sites (constrained space). With it, chains start as draws of the Laplace
-    approximation at the mode reached from there, and move in coordinates where that is a standard normal; after 50
-    steps (or `warmup`, if fewer) that do not count, the coordinates are chosen anew by the curvature where the chains
-    were. Trajectories of this warm-up have at most 127 steps. Sites it does not name begin at their prior median.
-    Without it, chains start uniformly within two units of zero, unconstrained.
+    `initial` holds start values of sites (constrained space); sites it does not name begin at their prior median. With
+    it, chains start as plausible draws of the Laplace approximation at the mode reached from there, and move in
+    coordinates where that is a standard normal; three times, after 50 steps (or `warmup`, if fewer) that do not count,
+    the coordinates are chosen anew by the curvature where the chains were, and how far they spread. Trajectories of
+    this warm-up have at most 127 steps. Models of more than 1,000 unconstrained values start at `initial` plus noise of
+    sd 0.1, in their own coordinates. Without `initial`, chains start uniformly within two units of zero, unconstrained.
     `chain_method` is `"vectorized"` (one batch), `"parallel"` (one device a chain; not for models with a diffrax solve,
     whose reverse mode JAX cannot shard) or `"sequential"`. Ctrl-C ends the run and returns the draws so far.
     `kernel_options` are those of `numpyro.infer.NUTS` that `NUTS_OPTIONS` lists, such as `target_accept_prob` and
@@ -82,10 +83,11 @@ def sample_nuts(
     labels = labels or Labels.of(model)
     key_check, key_chains, key_result = jax.random.split(key, 3)
     bound, arrays = bind(model, inputs)
+    sites = describe_sites(bound, arrays)
+    check_labels(sites, labels)
     with timed("checking the model on draws from its prior", show_progress):
         preflight = check_model(key_check, bound, arrays)
     key_start, key_kernel = jax.random.split(key_chains)
-    sites = describe_sites(bound, arrays)
     prior = {name: value for name, value in preflight.prior.items() if sites[name].kind == "latent"}
     with timed("finding where chains start", show_progress):
         coordinates = chain_coordinates(key_start, bound, arrays, prior, initial, chains)
@@ -187,9 +189,9 @@ def _drive(
 ) -> tuple[_Draws, Coordinates, str]:
     state, args = begin(key, coordinates), (arrays, coordinates.transform)
     compiled = compile_timed(run, state, args, name="NUTS", show=show_progress)
-    settling = min(_SETTLING, warmup) if coordinates.approximation else 0
-    total, done, chunks, status = warmup + draws, -settling, [], "finished"
-    with progress_bar("NUTS warm-up", total + settling, show_progress) as advance:
+    settling, rounds = min(_SETTLING, warmup), _ROUNDS if coordinates.approximation else 0
+    total, done, chunks, status = warmup + draws, -settling if rounds else 0, [], "finished"
+    with progress_bar("NUTS warm-up", total + rounds * settling, show_progress) as advance:
         try:
             while done < total:
                 state, new = jax.block_until_ready(compiled(state, args))
@@ -199,8 +201,12 @@ def _drive(
                 advance(n_new, f"{phase}, {float(new.stats['n_steps'].mean()):.0f} leapfrog steps a draw")
                 if done < 0 <= done + n_new:
                     visited = np.concatenate([part.coordinates for part in chunks], axis=1)
-                    coordinates, chunks, done = coordinates.settled(jnp.asarray(visited), arrays), [], 0
-                    state, args = begin(jax.random.fold_in(key, 1), coordinates), (arrays, coordinates.transform)
+                    coordinates, chunks, rounds = coordinates.settled(jnp.asarray(visited), arrays), [], rounds - 1
+                    state, args = (
+                        begin(jax.random.fold_in(key, rounds + 1), coordinates),
+                        (arrays, coordinates.transform),
+                    )
+                    done = -settling if rounds else 0
                 else:
                     done += n_new
         except KeyboardInterrupt:

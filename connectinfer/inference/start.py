@@ -9,16 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
+from scipy.stats import chi2
 
-from connectinfer.inference.laplace import POINTS, Laplace, laplace
+from connectinfer.inference.laplace import Laplace, laplace
 from connectinfer.inference.trace import Sites
 
 _JITTER = 0.1
 _RADIUS = 2.0
 _ROUNDS = 20
-# Draws of the Laplace approximation from which the starts are chosen.
-_CANDIDATES = 200
+_HALVINGS = 12
 _MOST_WHITENED = 1000
+# Where chains settled, the curvature is looked at in so many points.
+_POINTS = 16
 
 
 def constrain(bound: Callable, arrays: Mapping[str, Any], free: Sites) -> Sites:
@@ -55,7 +57,7 @@ def central_start(bound: Callable, arrays: Mapping[str, Any], prior: Sites, init
         free = jax.vmap(unconstrain, in_axes=(0, None, None), axis_size=next(iter(prior.values())).shape[0])(
             drawn, fixed, arrays
         )
-        return {name: jnp.median(value, axis=0) for name, value in free.items()}
+        return {n: jnp.nanmedian(jnp.where(jnp.isfinite(x), x, jnp.nan), axis=0) for n, x in free.items()}
 
     return jax.jit(median)(drawn, fixed, dict(arrays))
 
@@ -70,14 +72,29 @@ class Coordinates(NamedTuple):
     approximation: Laplace | None
 
     def settled(self, visited: Float[Array, "chain step size"], arrays: Mapping[str, Any]) -> "Coordinates":
-        """Whitened by the curvature where chains were in the second half of a run, and starting where it ended."""
+        """Whitened by the curvature where chains were in the second half of a run and by how far they spread, and
+        starting where it ended."""
         assert self.approximation is not None
         late = visited[:, visited.shape[1] // 2 :].reshape(-1, visited.shape[-1])
-        points = late[np.linspace(0, len(late) - 1, POINTS).astype(int)]
+        points = late[np.linspace(0, len(late) - 1, _POINTS).astype(int)]
         approximation = self.approximation.recurved(points, dict(arrays))
         change = jnp.linalg.solve(approximation.scale, self.approximation.scale)
-        starts = visited[:, -1] @ change.T
+        stretch = _stretch(late @ change.T)
+        approximation = approximation._replace(scale=approximation.scale @ stretch)
+        starts = jnp.linalg.solve(stretch, (visited[:, -1] @ change.T).T).T
         return Coordinates(starts, (approximation.mode, approximation.scale), self.to_free, approximation)
+
+
+def _stretch(visited: Float[Array, "point size"]) -> Float[Array, "size size"]:
+    """Symmetric; long where the points spread more than as many standard normal ones would.
+
+    Where curvature turns from place to place, no direction is flat in its mean, and yet the posterior may be wide.
+    """
+    n_points, size = visited.shape
+    variance, axes = jnp.linalg.eigh(jnp.cov(visited.T))
+    # The largest eigenvalue of a standard normal sample's covariance (Marchenko & Pastur).
+    edge = (1 + (size / n_points) ** 0.5) ** 2
+    return (axes * jnp.sqrt(jnp.maximum(variance / edge, 1.0))) @ axes.T
 
 
 def chain_coordinates(
@@ -92,8 +109,8 @@ def chain_coordinates(
 
     Without `initial`, the unconstrained sites themselves, uniform within 2 of zero. With it, the Laplace
     approximation at the mode that is reached from there: chains move in coordinates where it is a standard normal, and
-    start at draws of it, resampled by importance out of 200 (without replacement). For more than 1,000 unconstrained
-    values, whose Hessian would cost too much, the start plus normal noise of sd 0.1.
+    start at draws of it, each halved towards the mode until its density is plausible under the posterior itself. For
+    more than 1,000 unconstrained values, whose Hessian would cost too much, the start plus normal noise of sd 0.1.
 
     Raises:
         ValueError: fewer finite starts than chains in 20 rounds of tries.
@@ -105,36 +122,44 @@ def chain_coordinates(
         approximation = laplace(density, dict(arrays), centre)
         transform, unravel = (approximation.mode, approximation.scale), approximation.unravel
         to_free = lambda transform, x: unravel(transform[0] + transform[1] @ x)  # noqa: E731
-        propose = lambda key: jax.random.normal(key, (size,))  # noqa: E731
-        log_weight = lambda x, energy: jnp.sum(x**2) / 2 - energy  # noqa: E731
+        propose = partial(_plausible, size)
     else:
         approximation, transform, to_free = None, (), lambda _, free: free
         radius = None if initial is not None else _RADIUS
-        propose, log_weight = partial(_scatter, centre, radius), lambda _, energy: jnp.zeros_like(energy)
+        propose = lambda key, _: _scatter(centre, radius, key)  # noqa: E731
 
     def attempt(key: PRNGKeyArray, transform: PyTree, arrays: Mapping[str, Any]) -> tuple[PyTree, Array]:
-        proposed = propose(key)
-        energy, slope = jax.value_and_grad(lambda x: density(to_free(transform, x), arrays))(proposed)
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((energy, slope))]).all()
-        return proposed, jnp.where(finite, log_weight(proposed, energy), -jnp.inf)
+        energy = lambda x: density(to_free(transform, x), arrays)  # noqa: E731
+        proposed = propose(key, energy)
+        leaves = jax.tree.leaves(jax.value_and_grad(energy)(proposed))
+        return proposed, jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
     run = jax.jit(lambda keys, *args: jax.lax.map(lambda k: attempt(k, *args), keys))
-    key, key_choice = jax.random.split(key)
-    n_tries = max(_CANDIDATES, chains) if approximation else chains
     rounds: list[tuple[PyTree, Array]] = []
     for batch in jax.random.split(key, _ROUNDS):
-        rounds.append(run(jax.random.split(batch, n_tries), transform, dict(arrays)))
-        proposed, weight = jax.tree.map(lambda *parts: jnp.concatenate(parts), *rounds)
-        if jnp.isfinite(weight).sum() >= chains:
-            # From a draw that is far off the posterior a chain may never come back: its slope there is too large for
-            # any step size. Adding Gumbel noise to log weights and sorting samples by weight without replacement.
-            best = jnp.argsort(-(weight + jax.random.gumbel(key_choice, weight.shape)))[:chains]
-            starts = jax.tree.map(partial(jnp.take, indices=best, axis=0), proposed)
+        rounds.append(run(jax.random.split(batch, chains), transform, dict(arrays)))
+        proposed, finite = jax.tree.map(lambda *parts: jnp.concatenate(parts), *rounds)
+        if finite.sum() >= chains:
+            starts = jax.tree.map(partial(jnp.take, indices=jnp.flatnonzero(finite)[:chains], axis=0), proposed)
             return Coordinates(starts, transform, to_free, approximation)
     raise ValueError(
-        f"{int(jnp.isfinite(weight).sum())} of {_ROUNDS * n_tries} tries had a finite log density and gradient; "
-        f"{chains} chains need as many starts. Narrow the priors, or pass start values with `initial=`."
+        f"{int(finite.sum())} of {_ROUNDS * chains} tries had a finite log density and gradient; {chains} chains need "
+        "as many starts. Narrow the priors, or pass start values with `initial=`."
     )
+
+
+def _plausible(size: int, key: PRNGKeyArray, energy: Callable[[Array], Array]) -> Array:
+    """A standard normal draw, halved until its energy exceeds that of the mode by no more than in 999 of 1,000 draws
+    from a normal posterior; NaN if halving does not help.
+
+    From a start that is far off the posterior a chain may never come back: the slope there is too large for any step
+    size.
+    """
+    draw = jax.random.normal(key, (size,))
+    scales = 0.5 ** jnp.arange(_HALVINGS, dtype=draw.dtype)
+    excess = jax.lax.map(lambda scale: energy(scale * draw), scales) - energy(jnp.zeros_like(draw))
+    widest = jnp.max(jnp.where(excess <= chi2.ppf(0.999, size) / 2, scales, 0.0))
+    return jnp.where(widest > 0, widest * draw, jnp.nan)
 
 
 def _joint_potential(bound: Callable, free: Sites, arrays: Mapping[str, Any]) -> Array:

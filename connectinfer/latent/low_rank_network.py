@@ -4,7 +4,9 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportIndexIssue=false, reportOperatorIssue=false
 
+import itertools
 from collections.abc import Callable
+from math import comb
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +28,7 @@ from connectinfer.dynamics.nonlinearity import nonlinearity as named_nonlinearit
 from connectinfer.dynamics.observation import affine_readout, tied_readout
 from connectinfer.statistics.principal_components import principal_components
 
+_STATES = 64
 # Smoothing (in time constants) under which principal components of spikes start to look like a path.
 _SMOOTHING = 0.35
 
@@ -51,8 +54,9 @@ def recording_arrays(
     `kind` is the variable to read (`"counts"`, `"rates"` or `"fluorescence"`), `tau` the time constant in seconds.
     Arrays: `activity` and `mask (trial, time, unit)`, `stimulus (trial, time, input)` (the inputs as recorded),
     `filtered` (the same after `tau dv/dt = -v + u`), `basis (unit, unit)` (orthogonal; its first `rank` columns span
-    the leading principal components of the activity and are the reference of the gauge), and `rank`, `alpha` (bin width
-    / tau), `tau`, `nonlinearity`.
+    the leading principal components of the activity and are the reference of the gauge), `states (state, rank)` (64
+    that these components visit, in the coordinates of the reference) with `polynomials (state, coefficient)`, by which
+    the drift is described (see `drift_polynomials`), and `rank`, `alpha` (bin width / tau), `tau`, `nonlinearity`.
 
     Raises:
         ValueError: another kind of recording, trials of a single bin, a rank below 1 or larger than the number of
@@ -80,12 +84,18 @@ def recording_arrays(
         )
     alpha = bin_width / tau
     inputs = np.asarray(data["inputs"], float) if "inputs" in data else np.zeros((*activity.shape[:2], 0))
+    basis = _component_basis(activity, mask, kind, rank, alpha)
+    path, loadings, _ = _read_out_of_components(activity, mask, rank, alpha, kind == "counts")
+    seen = (path @ loadings.T @ basis[:, :rank] / n_units**0.5)[mask.any(-1)]
+    states = seen[np.linspace(0, len(seen) - 1, _STATES).astype(int)]
     arrays = {
         "activity": jnp.asarray(activity, float),
         "mask": jnp.asarray(mask),
         "stimulus": jnp.asarray(inputs, float),
         "filtered": filter_inputs(jnp.asarray(inputs, float), alpha),
-        "basis": jnp.asarray(_component_basis(activity, mask, kind, rank, alpha), float),
+        "basis": jnp.asarray(basis, float),
+        "states": jnp.asarray(states, float),
+        "polynomials": jnp.asarray(drift_polynomials(states, n_units), float),
         "rank": rank,
         "alpha": alpha,
         "tau": tau,
@@ -94,6 +104,19 @@ def recording_arrays(
     names = data["input"].values if "inputs" in data else np.array([], str)
     coords = {"trial": data["trial"].values, "time": data["time"].values, "unit": data["unit"].values, "input": names}
     return arrays, coords
+
+
+def drift_polynomials(states: Float[np.ndarray, "state rank"], n_units: int) -> Float[np.ndarray, "state coefficient"]:
+    """Polynomials of `states`, orthogonal over them, such that `polynomials.T @ drift(states)` describes a drift.
+
+    Of third degree, or of the highest (at least the first) with at most half as many coefficients as units, and 60.
+    """
+    rank = states.shape[1]
+    most = max(min(n_units / 2, 60), rank + 1)
+    degrees = [degree for degree in range(4) if comb(rank + degree, degree) <= most]
+    factors = [c for degree in degrees for c in itertools.combinations_with_replacement(range(rank), degree)]
+    monomials = np.stack([states[:, list(columns)].prod(1) for columns in factors], axis=1)
+    return np.linalg.qr(monomials)[0] / len(states) ** 0.5
 
 
 class ReadOutNetwork(NamedTuple):
@@ -114,7 +137,8 @@ class ReadOutNetwork(NamedTuple):
 
 def sample_network(
     basis: Float[Array, "unit unit"],
-    rank: int,
+    states: Float[Array, "state rank"],
+    polynomials: Float[Array, "state coefficient"],
     n_inputs: int,
     tau: float,
     nonlinearity: str,
@@ -132,10 +156,10 @@ def sample_network(
     Data determine the path by what it contributes to the units' read-out, the products gain m z, and not z itself. So
     sites are in the coordinates L z of the reference (`loading_relative`, `drift_coefficients`) and of the products
     (`input_loading` = gain b, `intercept` = gain d + bias), each with the law that the priors above imply: the
-    posterior is the same.
+    posterior is the same, whatever the `states` and `polynomials`.
     Deterministic: `m`, `n`, `b` (with inputs), `bias`, `overlap`.
     """
-    n_units = len(basis)
+    n_units, rank = len(basis), states.shape[1]
     gain = numpyro.sample("gain", dist.LogNormal(jnp.zeros(n_units), 0.25).to_event(1))
     loading, alignment, relative = sample_aligned_loadings("loading", basis, rank)
     m = numpyro.deterministic("m", loading / gain[:, None])
@@ -145,7 +169,7 @@ def sample_network(
         input_loading = numpyro.sample("input_loading", dist.Normal(jnp.zeros(scale.shape), scale).to_event(2))
         b = numpyro.deterministic("b", input_loading / gain[:, None])
     d = numpyro.sample("d", dist.Normal(jnp.zeros(n_units), 0.5).to_event(1))
-    probes = _drift_probes(nonlinearity, relative / gain[:, None], d)
+    probes = _drift_probes(nonlinearity, relative / gain[:, None], d, states, polynomials)
     n = numpyro.deterministic("n", _sample_output_weights(m, probes, alignment))
     intercept = numpyro.sample("intercept", dist.Normal(bias_loc + gain * d, bias_scale).to_event(1))
     bias = numpyro.deterministic("bias", intercept - gain * d)
@@ -154,14 +178,15 @@ def sample_network(
 
 
 def _drift_probes(
-    nonlinearity: str, slope: Float[Array, "unit rank"], d: Float[Array, " unit"]
+    nonlinearity: str,
+    slope: Float[Array, "unit rank"],
+    d: Float[Array, " unit"],
+    states: Float[Array, "state rank"],
+    polynomials: Float[Array, "state coefficient"],
 ) -> Float[Array, "unit coefficient"]:
-    """W such that W^T n / K holds the recurrent drift at the origin and its slope along each axis of the reference's
-    coordinates y, in which the potentials are `slope @ y + d`."""
-    phi = named_nonlinearity(nonlinearity)
-    reach = 0.5  # Differences, not derivatives, so that nonlinearities with kinks change the probes continuously.
-    ahead, behind = phi(d[:, None] + reach * slope), phi(d[:, None] - reach * slope)
-    return jnp.concatenate([phi(d)[:, None], (ahead - behind) / (2 * reach)], axis=1)
+    """W such that W^T n / K holds the coefficients of the recurrent drift at `states` of the reference's coordinates y,
+    in which the potentials are `slope @ y + d`."""
+    return named_nonlinearity(nonlinearity)(slope @ states.T + d[:, None]) @ polynomials
 
 
 def _sample_output_weights(
@@ -169,14 +194,14 @@ def _sample_output_weights(
 ) -> Float[Array, "unit rank"]:
     r"""n = A m + e with normal A and e, in coordinates that data determine.
 
-    Data determine the drift that the network makes and not single weights. So the coefficients X = W^T n / K of the
-    drift (plus noise of negligible size, which keeps them from degenerating) are a site of their own, with the law
-    that the prior of n implies; n then follows from X and a draw of the prior by Matheron's rule, exactly:
-    $n = n_0 + \mathrm{Cov}(n, X) \mathrm{Cov}(X)^{-1} (X - X_0)$. Source: Wilson et al., JMLR 22:105 (2021), equation
-    13.
+    Data determine the drift that the network makes where it goes, and not single weights. So the coefficients
+    X = W^T n / K of that drift (plus noise of negligible size, which keeps them from degenerating) are a site of their
+    own, with the law that the prior of n implies; n then follows from X and a draw of the prior by Matheron's rule,
+    exactly: $n = n_0 + \mathrm{Cov}(n, X) \mathrm{Cov}(X)^{-1} (X - X_0)$. Source: Wilson et al., JMLR 22:105 (2021),
+    equation 13.
     """
     (n_units, rank), n_probes = m.shape, probes.shape[1]
-    spread, noise = 1.5, 0.1 / n_units**0.5
+    spread, noise = 1.5, 0.01 / n_units**0.5
     linear = numpyro.sample("n_linear", dist.Normal(jnp.zeros((rank, rank)), spread).to_event(2))
     residual = numpyro.sample("n_residual", dist.Normal(jnp.zeros(m.shape), 1.0).to_event(2))
     slack = numpyro.sample("drift_slack", dist.Normal(jnp.zeros((n_probes, rank)), noise).to_event(2))
@@ -225,6 +250,8 @@ def initial_network(
     activity: Float[Array, "trial time unit"],
     mask: Bool[Array, "trial time unit"],
     basis: Float[Array, "unit unit"],
+    states: Float[Array, "state rank"],
+    polynomials: Float[Array, "state coefficient"],
     rank: int,
     alpha: float,
     nonlinearity: str,
@@ -248,7 +275,7 @@ def initial_network(
     alignment = np.tril(projection[:rank])
     np.fill_diagonal(alignment, np.maximum(np.diag(alignment), 0.05))
     slope = jnp.asarray(m @ np.linalg.inv(alignment), float)
-    probes = np.asarray(_drift_probes(nonlinearity, slope, jnp.zeros(len(m))), float)
+    probes = np.asarray(_drift_probes(nonlinearity, slope, jnp.zeros(len(m)), states, polynomials), float)
     values = {
         "latent": path,
         "loading_diagonal": np.diag(alignment),
@@ -283,6 +310,9 @@ def example_recording(key: Key[Array, ""], model: Callable, site: str, kind: str
         "stimulus": pulse,
         "filtered": filter_inputs(pulse, 0.1),
         "basis": jnp.eye(n_units),
+        # The prior is the same for any states and polynomials.
+        "states": jnp.eye(2),
+        "polynomials": jnp.eye(2),
     }
 
     def draw(key: Key[Array, ""]) -> Array:

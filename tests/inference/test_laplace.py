@@ -4,10 +4,11 @@ import pytest
 from conjugate import DESIGN, INPUTS, NOISE, exact_posterior, linear_model
 from scipy.linalg import expm, logm
 
-from connectinfer.inference.laplace import POINTS, laplace
+from connectinfer.inference.laplace import laplace
 from connectinfer.inference.start import potential
 from connectinfer.inference.trace import bind
 
+POINTS = 16
 # Of an exponential that couples two of three values, and of one that is alone.
 COUPLING = np.array([[1.0, 1.0, 0.0], [1.0, -0.5, 0.0], [0.0, 0.0, 0.7]])
 

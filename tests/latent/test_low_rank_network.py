@@ -11,6 +11,7 @@ from scipy.stats import ks_2samp, kstest, multivariate_normal, norm, poisson
 from connectinfer.data.recording import recording
 from connectinfer.dynamics.low_rank import LowRankRNN, overlap
 from connectinfer.latent.low_rank_network import (
+    drift_polynomials,
     example_recording,
     initial_network,
     known_network,
@@ -44,7 +45,7 @@ def simulated(kind, with_inputs=False, seed=0):
 
 def start_of(data, kind, rank=2):
     arrays, _ = recording_arrays(data, kind, rank=rank, tau=0.1, nonlinearity="tanh")
-    names = ("activity", "mask", "basis", "rank", "alpha", "nonlinearity")
+    names = ("activity", "mask", "basis", "states", "polynomials", "rank", "alpha", "nonlinearity")
     return arrays, initial_network(**{name: arrays[name] for name in names}, counts=kind == "counts")
 
 
@@ -53,7 +54,8 @@ def network_sites(arrays, start, evaluate=lambda run, sites: jax.jit(run)(sites)
 
     def run(sites):
         traced = handlers.trace(handlers.seed(handlers.substitute(sample_network, data=sites), 0))
-        network = traced(arrays["basis"], arrays["rank"], 0, 0.1, "tanh", bias_loc=0.0, bias_scale=1.0)
+        reference = (arrays[name] for name in ("basis", "states", "polynomials"))
+        network = traced(*reference, 0, 0.1, "tanh", bias_loc=0.0, bias_scale=1.0)
         return {name: site["value"] for name, site in traced.trace.items()}, network
 
     return evaluate(run, {name: jnp.asarray(value, float) for name, value in start.items()})
@@ -137,6 +139,32 @@ def test_the_reference_spans_the_leading_principal_components():
     np.testing.assert_allclose(np.abs(basis[:, 0] @ loadings[:, 0]), np.linalg.norm(loadings[:, 0]), rtol=0.02)
 
 
+def test_states_are_where_the_components_go():
+    data, path, _ = simulated("fluorescence")
+    arrays, start = start_of(data, "fluorescence")
+    alignment = np.diag(start["loading_diagonal"])
+    alignment[1, 0] = start["loading_below"][0]
+    projected = start["latent"] @ alignment.T
+    states = np.asarray(arrays["states"])
+    assert states.shape == (64, 2)
+    nearest = np.linalg.norm(projected.reshape(-1, 1, 2) - states, axis=-1).min(0)
+    np.testing.assert_allclose(nearest, 0, atol=1e-4)
+    # Evenly chosen: no part of the path is left out.
+    np.testing.assert_allclose(np.cov(states.T), np.cov(projected.reshape(-1, 2).T), atol=0.5 * path.var())
+
+
+@pytest.mark.parametrize(
+    ("rank", "n_units", "n_coefficients"), [(2, 20, 10), (2, 19, 6), (2, 3, 3), (1, 8, 4), (5, 500, 56), (8, 500, 45)]
+)
+def test_polynomials_are_orthogonal_and_of_the_degree_that_the_units_allow(rank, n_units, n_coefficients):
+    states = np.random.default_rng(0).normal(size=(64, rank))
+    found = drift_polynomials(states, n_units)
+    np.testing.assert_allclose(found.T @ found, np.eye(n_coefficients) / 64, atol=1e-12)
+    # A drift that is such a polynomial is its own description.
+    cubic = (states**3)[:, :1] if n_coefficients in (10, 4, 56) else states[:, :1]
+    np.testing.assert_allclose(64 * found @ (found.T @ cubic), cubic, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -216,7 +244,8 @@ def test_the_start_asks_for_the_drift_that_its_network_has(started):
     _, arrays, start, _, _ = started
     found = network_of(arrays, start)
     m, n, alignment = (np.asarray(x, float) for x in (found.network.m, found.network.n, found.alignment))
-    drift = probes_of(m, alignment, np.zeros(N_UNITS)).T @ n @ alignment.T / N_UNITS
+    reference = (np.asarray(arrays[name], float) for name in ("states", "polynomials"))
+    drift = probes_of(m, alignment, np.zeros(N_UNITS), np.tanh, *reference).T @ n @ alignment.T / N_UNITS
     np.testing.assert_allclose(start["drift_coefficients"], drift.ravel(), atol=1e-4 * np.abs(drift).max())
     assert (start["drift_slack"] == 0).all()
 
@@ -271,18 +300,18 @@ def test_the_start_is_finite_for_units_that_fire_once(rank):
 # The prior.
 
 BASIS = np.linalg.qr(np.random.default_rng(7).normal(size=(4, 4)))[0]
-STATES = 0.5 * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
-COEFFICIENTS = np.array([[1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])
-"""Rates at these states combine to those that read out the drift at the origin and its slopes, as differences."""
-SPREAD, NOISE = 1.5, 0.1
+STATES = 0.5 * np.array([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+COEFFICIENTS = np.array([[1.0, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])
+"""Of the drift at these states, its value at the origin and its slopes, as differences."""
+SPREAD, NOISE = 1.5, 0.01
 """Prior sd of the entries of A, and of the slack for a network of one unit."""
 N_DRAWS, LEVEL = 4000, 1e-4
 """`LEVEL` is the false-alarm rate of each Kolmogorov-Smirnov test; there are 51 of them."""
 
 
-def probes_of(m, alignment, d, phi=np.tanh):
+def probes_of(m, alignment, d, phi=np.tanh, states=STATES, polynomials=COEFFICIENTS):
     """W `(..., unit, coefficient)`, with states in the coordinates y = L z of the reference."""
-    return phi(m @ np.linalg.solve(alignment, STATES.T) + d[..., None]) @ COEFFICIENTS
+    return phi(m @ np.linalg.solve(alignment, states.T) + d[..., None]) @ polynomials
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +321,7 @@ def prior():
 
     def draw(key):
         traced = handlers.trace(handlers.seed(sample_network, key))
-        found = traced(jnp.asarray(BASIS), 2, 1, 0.1, "tanh", bias_loc=-2.0, bias_scale=2.0)
+        found = traced(*map(jnp.asarray, (BASIS, STATES, COEFFICIENTS)), 1, 0.1, "tanh", bias_loc=-2.0, bias_scale=2.0)
         z, v = jnp.array([[[0.5, -1.0]]]), jnp.array([[[2.0]]])
         values = {name: traced.trace[name]["value"] for name in names}
         values |= {"alignment": found.alignment, "read_out": found.read_out(z, v)[0, 0], "network": found.network}
@@ -427,7 +456,16 @@ class Conditional:
     def trace(self, free):
         data = self.fixed | free
         traced = handlers.trace(handlers.seed(handlers.substitute(sample_network, data=data), 0))
-        found = traced(self.basis, 2, 0, 0.1, self.nonlinearity, bias_loc=0.0, bias_scale=1.0)
+        found = traced(
+            self.basis,
+            jnp.asarray(STATES),
+            jnp.asarray(COEFFICIENTS),
+            0,
+            0.1,
+            self.nonlinearity,
+            bias_loc=0.0,
+            bias_scale=1.0,
+        )
         return traced.trace, found
 
     def n(self, free):
@@ -516,7 +554,8 @@ def test_density_and_gradient_stay_finite_when_the_alignment_is_all_but_singular
 def test_density_and_gradient_stay_finite_at_draws_of_the_prior_whose_rates_are_unbounded():
     generator = np.random.default_rng(0)
     basis = np.linalg.qr(generator.normal(size=(40, 40)))[0]
-    given = (jnp.asarray(basis, float), 3, 0, 0.1, "relu")
+    states = generator.normal(size=(20, 3))
+    given = *(jnp.asarray(x, float) for x in (basis, states, drift_polynomials(states, 40))), 0, 0.1, "relu"
 
     def model():
         sample_network(*given, bias_loc=0.0, bias_scale=1.0)
