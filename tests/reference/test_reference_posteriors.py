@@ -11,6 +11,8 @@ from reference.posteriors import POSTERIORS, QUICK, agreement, compare, sample_p
 from shared_data import needs_shared_data
 
 
+# Half of the paths that the wide prior of arma-arma11 draws explode, which the pre-flight reports.
+@pytest.mark.filterwarnings("ignore:Pre-flight:UserWarning")
 @needs_shared_data
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in POSTERIORS]
