@@ -56,7 +56,7 @@ def run_demo(folder: Path, *, seed: int = 0) -> int:
     console.print(
         "Fitting low_rank_rnn_poisson by variational inference; a quarter of the neurons is hidden in test trials."
     )
-    result = fit("low_rank_rnn_poisson", truth.training, rank=2, tau=_TAU, seed=seed, steps=2000, draws=200)
+    result = fit("low_rank_rnn_poisson", truth.training, rank=2, tau=_TAU, seed=seed, steps=2500, draws=200)
     save(result, folder / "fit.nc", overwrite=True)
     console.print("Asking the ideal observer, who knows the network ...")
     ideal = _ideal_observer(truth, seed)
