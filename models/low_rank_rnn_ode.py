@@ -37,7 +37,7 @@ from connectinfer.latent.low_rank_network import (
     sample_network,
 )
 
-CARD = {"system": "latent dynamics", "engine": "nuts", "minutes": 30}
+CARD = {"system": "latent dynamics", "engine": "nuts", "minutes": 10}
 
 DIMS = {
     "m": ["unit", "latent_dim"],

@@ -62,10 +62,11 @@ def sample_nuts(
 
     `initial` holds start values of sites (constrained space); sites it does not name begin at their prior median. With
     it, chains start as plausible draws of the Laplace approximation at the mode reached from there, and move in
-    coordinates where that is a standard normal; three times, after 50 steps (or `warmup`, if fewer) that do not count,
-    the coordinates are chosen anew by the curvature where the chains were, and how far they spread. Trajectories of
-    this warm-up have at most 127 steps. Models of more than 1,000 unconstrained values start at `initial` plus noise of
-    sd 0.1, in their own coordinates. Without `initial`, chains start uniformly within two units of zero, unconstrained.
+    coordinates where that is a standard normal; three times, after 50 steps or a few more (`warmup`, if that is less)
+    that do not count, the coordinates are chosen anew by the curvature where the chains were, and how far they spread.
+    Trajectories of this warm-up have at most 127 steps. Models of more than 1,000 unconstrained values start at
+    `initial` plus noise of sd 0.1, in their own coordinates. Without `initial`, chains start uniformly within two units
+    of zero, unconstrained.
     `chain_method` is `"vectorized"` (one batch), `"parallel"` (one device a chain; not for models with a diffrax solve,
     whose reverse mode JAX cannot shard) or `"sequential"`. Ctrl-C ends the run and returns the draws so far.
     `kernel_options` are those of `numpyro.infer.NUTS` that `NUTS_OPTIONS` lists, such as `target_accept_prob` and

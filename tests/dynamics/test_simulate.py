@@ -53,6 +53,14 @@ def test_paths_agree_with_scipy_to_one_in_ten_thousand(network, initial, options
     assert not trajectory.failed.any()
 
 
+@pytest.mark.parametrize("eigenvalues", [(-6.0, 1.0), (4.0, -3.0), (5.0, 2.0)])
+def test_default_steps_are_short_enough_for_strong_recurrence(initial, eigenvalues):
+    network = gaussian_network(jax.random.key(0), np.diag(eigenvalues), 1.0, n_neurons=30)
+    expected = np.stack([reference_path(network, start) for start in initial])
+    # Steps of half a time constant are more than a hundred times worse.
+    np.testing.assert_allclose(simulate(network, initial, TIME).latent, expected, atol=5e-3)
+
+
 @pytest.mark.parametrize("options", [{}, {"tolerance": 1e-5}], ids=["default", "adaptive"])
 def test_driven_paths_agree_with_scipy_to_one_in_ten_thousand(network, initial, inputs, options):
     trajectory = simulate(network, initial, TIME, inputs=inputs, **options)
