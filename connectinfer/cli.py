@@ -161,7 +161,8 @@ def fit(
         try:
             recording = open_recording(file, fields=fields or None, **values)
         except ValueError as error:
-            if any(word in str(error) for word in ("field", "open_recording", "Transpose")):
+            said = str(error).replace(file.name, "")
+            if any(word in said for word in ("field", "open_recording", "Transpose")):
                 error.add_note(_IN_THE_SHELL)
             raise
         _describe(recording)

@@ -160,8 +160,8 @@ def test_mapping_errors_say_how_the_shell_spells_it(run, model_file, tmp_path):
     unmapped = run("fit", "spikes.npz", "--model", model_file)
     assert unmapped.exit_code == 1
     assert "--field counts=trials.spikes and values --value bin_width=0.01" in unmapped.stderr
-    (tmp_path / "broken.npz").write_bytes(b"no archive")
-    assert "--field" not in run("fit", "broken.npz", "--model", model_file).stderr
+    (tmp_path / "broken_fields.npz").write_bytes(b"no archive")
+    assert "--field" not in run("fit", "broken_fields.npz", "--model", model_file).stderr
 
 
 @pytest.mark.usefixtures("engine")

@@ -46,12 +46,28 @@ def save(data: xr.Dataset | xr.DataTree, path: FilePath, *, overwrite: bool = Fa
     try:
         if suffix == ".zarr":
             data.to_zarr(part, mode="w", consolidated=False)
-            _remove(file)
         else:
             data.to_netcdf(part, mode="w", engine="h5netcdf")
-        part.replace(file)
-    finally:
+    except BaseException:
         _remove(part)
+        raise
+    if suffix == ".zarr" and file.exists():
+        _swap(part, file)
+    else:
+        part.replace(file)
+
+
+def _swap(part: Path, file: Path) -> None:
+    """A folder cannot be replaced in one step: until the new one is in place, the old one is kept beside it."""
+    old = file.with_name(file.name + ".old")
+    _remove(old)
+    file.replace(old)
+    try:
+        part.replace(file)
+    except BaseException:
+        old.replace(file)
+        raise
+    _remove(old)
 
 
 def _remove(path: Path) -> None:

@@ -344,14 +344,15 @@ def _prediction(result: xr.DataTree) -> list[Verdict]:
         n_extreme = int(extreme.sum())
         # As many of the ranks that a unit can have among the draws are extreme.
         ranks = np.arange(n_draws + 1) / n_draws
-        allowed = int(stats.binom.ppf(0.99, extreme.size, ((ranks < 0.01) | (ranks > 0.99)).mean()))
+        outer = ((ranks < 0.01) | (ranks > 0.99)).mean()
+        allowed = int(stats.binom.ppf(0.99, extreme.size, outer))
         units = ", ".join(str(u) for u in tails["unit"].values[extreme][:5])
         found.append(
             _verdict(
                 f"prediction of {str(name).replace('_', ', ')} per trial",
                 n_extreme <= allowed,
                 float(n_extreme),
-                f"at most {allowed} of {extreme.size} units in the outer 2 %",
+                f"at most {allowed} of {extreme.size} units in the outer {100 * outer:.2g} %",
                 "Simulated data look like the recording.",
                 f"The model misses this statistic, e.g. for units {units}. Try another rank, inputs, or observation "
                 "model.",

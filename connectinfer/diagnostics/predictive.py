@@ -71,7 +71,8 @@ def _matched(recording: xr.Dataset, expectations: xr.Dataset) -> xr.Dataset:
             )
         recording = recording.sel({dim: wanted})
     given, wanted = (dataset["time"].values for dataset in (recording, expectations))
-    if len(given) != len(wanted) or not np.allclose(given, wanted, atol=1e-6 * np.ptp(wanted)):
+    tolerance = 0.01 * float(recording.attrs["bin_width"])
+    if len(given) != len(wanted) or not np.allclose(given, wanted, rtol=0, atol=tolerance):
         raise ValueError(
             f"The recording has {len(given)} time bins from {given[0]:g} to {given[-1]:g} s; the result predicts "
             f"{len(wanted)} from {wanted[0]:g} to {wanted[-1]:g} s. Give the recording that was fitted."

@@ -57,8 +57,9 @@ def laplace(potential: Callable[[PyTree, PyTree], Array], arrays: PyTree, start:
     """The mode of `exp(-potential(sites, arrays))` found from `start` by L-BFGS, and the curvature there.
 
     The Hessian comes from central differences of gradients, because differential equations solved with checkpointing
-    cannot be differentiated twice. Negative and small curvatures are raised to 0.1. It is an approximation to begin
-    with, not a result: samplers use it to choose coordinates.
+    cannot be differentiated twice. Negative and small curvatures are raised to 0.1; where a difference leaves the
+    region of finite density, the scale is 0.1 in every direction. It is an approximation to begin with, not a result:
+    samplers use it to choose coordinates.
     """
     flat, unravel = ravel_pytree(start)
 
@@ -69,7 +70,8 @@ def laplace(potential: Callable[[PyTree, PyTree], Array], arrays: PyTree, start:
     hessian = jax.jit(partial(_hessian, flat_potential))
     isotropic = _FIRST_SCALE * jnp.eye(flat.size, dtype=flat.dtype)
     curvature = np.asarray(hessian(mode, isotropic, jnp.zeros_like(flat), arrays))
-    return Laplace(mode, _inverse_root(curvature, isotropic), unravel, hessian)
+    scale = _inverse_root(curvature, isotropic) if np.isfinite(curvature).all() else isotropic
+    return Laplace(mode, scale, unravel, hessian)
 
 
 def _minimum(potential: Callable[[Array], Array], start: Array) -> Array:

@@ -73,8 +73,9 @@ def sample_nuts(
     `dense_mass`.
 
     Raises:
-        ValueError: an unknown chain method, fewer devices than chains under `"parallel"`, or a model that fails its
-            pre-flight check.
+        ValueError: an unknown option or chain method, an option out of range, fewer devices than chains or a model that
+            JAX cannot divide under `"parallel"`, labels or start values that do not fit the model, a model that fails
+            its pre-flight check, or too few starts of finite density.
         KeyboardInterrupt: interrupted before the end of the warm-up, when there is nothing to keep.
     """
     started = time.time()

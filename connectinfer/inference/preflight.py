@@ -29,9 +29,10 @@ def check_model(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], *
     Warns, with the shares, where some draws fail.
 
     Raises:
-        ValueError: more than half of the draws fail to solve, or give a site or likelihood that is not finite; the
-            message names the sites, with the share of draws, and says what to do. Also when the model has no latent
-            or no observed site, discrete latent sites, parameters without a prior, or weighted log densities.
+        ValueError: more than half of the draws fail to solve, or give a site, likelihood or factor that is not finite;
+            the message names the sites, with the share of draws, and says what to do. Also when the model has no
+            latent or no observed site, observations of fewer values than their law, discrete latent sites, parameters
+            without a prior, or weighted log densities.
     """
     sites = describe_sites(bound, arrays)
     _check_structure(sites)

@@ -52,12 +52,24 @@ def check_labels(sites: Mapping[str, Site], labels: Labels) -> None:
     """Whether `labels` fit a model's sites, before anything is sampled.
 
     Raises:
-        ValueError: `dims` of a site name more or fewer axes than plates leave, or a dimension has another size than
-            its coordinates.
+        ValueError: `dims` of a site name more or fewer axes than plates leave, or one of them twice; a dimension has
+            another size than its coordinates or than at another site, or the name of a site or of the draws.
     """
+    sizes: dict[str, int] = {}
     for name, site in sites.items():
-        for dim, size in zip(_site_dims(name, site, labels) or [], site.shape, strict=False):
+        dims = _site_dims(name, site, labels) or []
+        if taken := [dim for dim in dims if dim in (*sites, "chain", "draw") or dims.count(dim) > 1]:
+            raise ValueError(
+                f"Site {name!r} has dimensions {dims}: {taken[0]!r} is taken, by another axis, by a site, or by the "
+                "draws. Name the plate, or the axis in `DIMS`, otherwise."
+            )
+        for dim, size in zip(dims, site.shape, strict=False):
             _check_size(dim, size, labels.coords)
+            if sizes.setdefault(dim, size) != size:
+                raise ValueError(
+                    f"Dimension {dim!r} has {size} entries at site {name!r} but {sizes[dim]} at another. Name them "
+                    "differently in `DIMS`."
+                )
 
 
 @interruption_held("The sampler is done, the result is being put together")

@@ -39,7 +39,7 @@ def central_start(bound: Callable, arrays: Mapping[str, Any], prior: Sites, init
     `prior` holds prior draws `(draw, ...)` of the latent sites.
 
     Raises:
-        ValueError: `initial` names a site that is not latent, or has another shape.
+        ValueError: `initial` names a site that is not latent, has another shape, or has values outside the support.
     """
     for name, value in initial.items():
         if name not in prior or np.shape(value) != prior[name].shape[1:]:
@@ -59,7 +59,10 @@ def central_start(bound: Callable, arrays: Mapping[str, Any], prior: Sites, init
         )
         return {n: jnp.nanmedian(jnp.where(jnp.isfinite(x), x, jnp.nan), axis=0) for n, x in free.items()}
 
-    return jax.jit(median)(drawn, fixed, dict(arrays))
+    centre = jax.jit(median)(drawn, fixed, dict(arrays))
+    if outside := [name for name in fixed if not jnp.isfinite(centre[name]).all()]:
+        raise ValueError(f"`initial` has values outside the support of {outside}, or on its edge. Give others.")
+    return centre
 
 
 class Coordinates(NamedTuple):
@@ -89,9 +92,12 @@ def _stretch(visited: Float[Array, "point size"]) -> Float[Array, "size size"]:
     """Symmetric; long where the points spread more than as many standard normal ones would.
 
     Where curvature turns from place to place, no direction is flat in its mean, and yet the posterior may be wide.
+    Points count as independent: chains that hardly moved make a few directions too long, which costs sampling steps.
     """
     n_points, size = visited.shape
-    variance, axes = jnp.linalg.eigh(jnp.cov(visited.T))
+    if n_points < 2:
+        return jnp.eye(size, dtype=visited.dtype)
+    variance, axes = jnp.linalg.eigh(jnp.atleast_2d(jnp.cov(visited.T)))
     # The largest eigenvalue of a standard normal sample's covariance (Marchenko & Pastur).
     edge = (1 + (size / n_points) ** 0.5) ** 2
     return (axes * jnp.sqrt(jnp.maximum(variance / edge, 1.0))) @ axes.T
@@ -142,10 +148,11 @@ def chain_coordinates(
         if finite.sum() >= chains:
             starts = jax.tree.map(partial(jnp.take, indices=jnp.flatnonzero(finite)[:chains], axis=0), proposed)
             return Coordinates(starts, transform, to_free, approximation)
-    raise ValueError(
-        f"{int(finite.sum())} of {_ROUNDS * chains} tries had a finite log density and gradient; {chains} chains need "
-        "as many starts. Narrow the priors, or pass start values with `initial=`."
-    )
+    found = f"{int(finite.sum())} of {_ROUNDS * chains} tries had a finite log density and gradient"
+    needed = f"{chains} chains need as many starts. Narrow the priors"
+    if initial is None:
+        raise ValueError(f"{found}; {needed}, or pass start values with `initial=`.")
+    raise ValueError(f"{found}, and a density not far below that of the mode; {needed}, or start elsewhere.")
 
 
 def _plausible(size: int, key: PRNGKeyArray, energy: Callable[[Array], Array]) -> Array:

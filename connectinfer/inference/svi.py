@@ -47,8 +47,8 @@ def fit_svi(
     `optimisation` the loss of every step. Ctrl-C ends the descent and returns draws from the best state so far.
 
     Raises:
-        ValueError: an unknown guide, an option out of range, a checkpoint of other work, or a model that fails its
-            pre-flight check.
+        ValueError: an unknown guide, an option out of range, a checkpoint of other work, labels or start values that do
+            not fit the model, a site whose support depends on other sites, or a model that fails its pre-flight check.
         KeyboardInterrupt: Ctrl-C before the first steps were taken.
     """
     started = time.time()

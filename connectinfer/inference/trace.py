@@ -66,12 +66,18 @@ def trace_model(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], v
 
 
 def describe_sites(bound: Callable, arrays: Mapping[str, Any]) -> dict[str, Site]:
-    """The sites of a model, from an abstract run that computes nothing."""
+    """The sites of a model, from an abstract run that computes nothing.
+
+    Raises:
+        ValueError: an observed site has fewer values than its law, so that predictions of it would have another shape.
+    """
     found: dict[str, Site] = {}
 
     def run(key: PRNGKeyArray, arrays: Mapping[str, Any]) -> None:
         for name, site in trace_model(key, bound, arrays, {}).items():
             if site["type"] in ("sample", "deterministic", "param"):
+                if _kind(site) == "observed":
+                    _check_observation(site)
                 support = site["fn"].support if site["type"] == "sample" else None
                 scaled = site.get("scale") is not None
                 found[name] = Site(_kind(site), jnp.shape(site["value"]), _axes(site), _law(site), support, scaled)
@@ -157,6 +163,16 @@ def _like_the_data(site: Mapping[str, Any]) -> dist.Distribution:
     return fn if fn.shape() == shape else fn.expand(shape[: len(shape) - fn.event_dim])
 
 
+def _check_observation(site: Mapping[str, Any]) -> None:
+    law, shape = site["fn"].shape(), jnp.shape(site["value"])
+    # Axes of the law count from the right; the data may have more.
+    if len(law) > len(shape) or any(n not in (1, size) for n, size in zip(law[::-1], shape[::-1], strict=False)):
+        raise ValueError(
+            f"The observed site {site['name']!r} has values of shape {shape}, but its law has shape {law}. Give `obs` "
+            "one value for each."
+        )
+
+
 def _draw_improper(site: Mapping[str, Any]) -> Any:
     undrawn = site["type"] == "sample" and not site["is_observed"] and site["value"] is None
     return init_to_uniform(site) if undrawn and _law(site) is dist.ImproperUniform else None
@@ -181,8 +197,10 @@ def _axes(site: Mapping[str, Any]) -> list[str | None]:
     frames = sorted(site.get("cond_indep_stack", ()), key=lambda frame: frame.dim)
     n_axes = jnp.ndim(site["value"])
     if site["type"] != "sample":
-        # What is an event of a deterministic value is not known; its plates come first.
-        return [*(frame.name for frame in frames), *[None] * (n_axes - len(frames))]
+        # What is an event of a deterministic value is not known; its plates come first, unless it is a summary.
+        sizes = [frame.size for frame in frames]
+        plates = [frame.name for frame in frames] if list(jnp.shape(site["value"])[: len(sizes)]) == sizes else []
+        return [*plates, *[None] * (n_axes - len(plates))]
     axes: list[str | None] = [None] * n_axes
     for frame in frames:
         axes[n_axes - site["fn"].event_dim + frame.dim] = frame.name

@@ -26,7 +26,7 @@ from connectinfer.distributions.poisson_log_rate import PoissonLogRate
 from connectinfer.dynamics.low_rank import LowRankRNN, filter_inputs, latent_step
 from connectinfer.dynamics.nonlinearity import nonlinearity as named_nonlinearity
 from connectinfer.dynamics.observation import affine_readout, tied_readout
-from connectinfer.statistics.principal_components import principal_components
+from connectinfer.statistics.principal_components import PrincipalComponents, principal_components
 
 _STATES = 64
 # Smoothing (in time constants) under which principal components of spikes start to look like a path.
@@ -84,8 +84,9 @@ def recording_arrays(
         )
     alpha = bin_width / tau
     inputs = np.asarray(data["inputs"], float) if "inputs" in data else np.zeros((*activity.shape[:2], 0))
-    basis = _component_basis(activity, mask, kind, rank, alpha)
-    path, loadings, _ = _read_out_of_components(activity, mask, rank, alpha, kind == "counts")
+    components = _components(activity, mask, rank, alpha, kind == "counts")
+    basis, _ = np.linalg.qr(components.loadings, mode="complete")
+    path, loadings, _ = _read_out(components, activity, mask, kind == "counts")
     seen = (path @ loadings.T @ basis[:, :rank] / n_units**0.5)[mask.any(-1)]
     states = seen[np.linspace(0, len(seen) - 1, _STATES).astype(int)]
     arrays = {
@@ -265,7 +266,8 @@ def initial_network(
     `process_noise`.
     """
     observed, seen, reference = np.asarray(activity, float), np.asarray(mask), np.asarray(basis, float)
-    path, loadings, bias = _read_out_of_components(observed, seen, rank, alpha, counts)
+    components = _components(observed, seen, rank, alpha, counts)
+    path, loadings, bias = _read_out(components, observed, seen, counts)
     scale = np.maximum(np.sqrt((loadings**2).mean(0)), 1e-3)
     path, loadings = path * scale, loadings / scale
     rotation = _triangular_rotation(reference[:, :rank].T @ loadings)
@@ -331,18 +333,9 @@ def example_recording(key: Key[Array, ""], model: Callable, site: str, kind: str
     return recording(time=0.01 * np.arange(n_bins), inputs={"pulse": np.asarray(pulse)[..., 0]}, **observed)
 
 
-def _smoothing(alpha: float) -> float:
-    return max(_SMOOTHING / alpha, 0.5)
-
-
-def _stabilised(activity: np.ndarray, counts: bool) -> np.ndarray:
-    return np.sqrt(activity + 0.25) if counts else activity
-
-
-def _component_basis(activity: np.ndarray, mask: np.ndarray, kind: str, rank: int, alpha: float) -> np.ndarray:
-    components = principal_components(_stabilised(activity, kind == "counts"), mask, rank, _smoothing(alpha))
-    basis, _ = np.linalg.qr(components.loadings, mode="complete")
-    return basis
+def _components(activity: np.ndarray, mask: np.ndarray, rank: int, alpha: float, counts: bool) -> PrincipalComponents:
+    stabilised = np.sqrt(activity + 0.25) if counts else activity
+    return principal_components(stabilised, mask, rank, max(_SMOOTHING / alpha, 0.5))
 
 
 def _triangular_rotation(block: np.ndarray) -> np.ndarray:
@@ -351,15 +344,15 @@ def _triangular_rotation(block: np.ndarray) -> np.ndarray:
     return q * np.where(np.diag(r) < 0, -1.0, 1.0)
 
 
-def _read_out_of_components(
-    observed: np.ndarray, mask: np.ndarray, rank: int, alpha: float, counts: bool
+def _read_out(
+    components: PrincipalComponents, observed: np.ndarray, mask: np.ndarray, counts: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    components = principal_components(_stabilised(observed, counts), mask, rank, _smoothing(alpha))
+    """The components' path `(trial, time, rank)`, and the loadings and bias by which units read it out."""
     if not counts:
         return components.path, components.loadings, components.offset
     design = np.concatenate([components.path, np.ones((*components.path.shape[:2], 1))], -1)
     weights = _poisson_regression(design, observed, mask)
-    return components.path, weights[:, :rank], weights[:, rank]
+    return components.path, weights[:, :-1], weights[:, -1]
 
 
 def _poisson_regression(design: np.ndarray, counts: np.ndarray, mask: np.ndarray, steps: int = 12) -> np.ndarray:

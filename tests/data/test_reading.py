@@ -1,5 +1,6 @@
 import gzip
 import logging
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -65,6 +66,22 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, made, nam
         save(made.isel(trial=[0]), tmp_path / name, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert open_recording(tmp_path / name).sizes["trial"] == made.sizes["trial"]
+
+
+def test_a_failed_exchange_of_folders_leaves_the_old_one_and_keeps_the_new_beside_it(tmp_path, made, monkeypatch):
+    save(made, tmp_path / "session.zarr")
+    move = Path.replace
+
+    def refuse(path, target):
+        if path.name.endswith(".part"):
+            raise PermissionError(13, "Permission denied")
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(PermissionError):
+        save(made.isel(trial=[0]), tmp_path / "session.zarr", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["session.zarr", "session.zarr.part"]
+    assert open_recording(tmp_path / "session.zarr").sizes["trial"] == made.sizes["trial"]
 
 
 def test_a_result_tree_is_written_too(tmp_path, made):

@@ -194,6 +194,19 @@ def test_data_like_the_model_pass_and_a_planted_rate_fails_and_names_its_unit():
     assert not diagnose(planted).passed
 
 
+def test_few_predictive_draws_make_extreme_ranks_common():
+    # Among 20 draws a unit is the lowest or the highest with probability 2/21. Of 50 units 10 are in 99 % of cases.
+    n_trials, n_draws, n_units = 1, 20, 50
+    predicted = np.arange(n_draws)[:, None, None, None] + np.ones((n_draws, n_trials, 10, n_units), int)
+    below = lambda n: np.where(np.arange(n_units) < n, 0, 10) + np.zeros((n_trials, 10, 1), int)  # noqa: E731
+    found = [
+        verdict(with_predictions(sampled(), below(n), predicted), "prediction of counts, mean per trial")
+        for n in (10, 11)
+    ]
+    assert [each.verdict for each in found] == ["pass", "fail"]
+    assert found[0].threshold == "at most 10 of 50 units in the outer 9.5 %"
+
+
 def test_variance_between_trials_is_judged_beside_the_mean():
     rates = np.array([1.0, 1.0, 1.0])
     observed = poisson_counts(rates, 1, seed=5)[0]

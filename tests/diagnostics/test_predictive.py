@@ -60,6 +60,15 @@ def test_nothing_held_out_and_another_shape_are_refused():
             held_out_score(fitted(np.ones((2, 2, 2)), everything), other)
 
 
+def test_bins_late_in_a_session_are_told_apart():
+    late = 3600 + TIME
+    result = fitted(np.ones((2, 2, 2)), np.ones((2, 2, 2), bool)).map_over_datasets(
+        lambda dataset: dataset.assign_coords(time=late) if "time" in dataset.coords else dataset
+    )
+    with pytest.raises(ValueError, match=r"The recording has 2 time bins from 3600\.01"):
+        held_out_score(result, recording(time=late + 0.01, counts=COUNTS))
+
+
 def test_trials_and_units_are_matched_by_their_labels():
     seen = np.ones((2, 2, 2), bool)
     seen[1, 1] = False

@@ -149,3 +149,11 @@ def test_the_best_point_is_kept_when_the_potential_is_not_finite_beyond_a_wall()
     found = laplace(wall, {}, jnp.array(1.9))
     np.testing.assert_allclose(found.mode, [1.0], atol=1e-3)
     assert np.isfinite(found.scale).all()
+
+
+def test_without_a_finite_curvature_the_scale_is_narrow_in_every_direction():
+    def needle(x, _):
+        return -jnp.sqrt(1e-6 - (x**2).sum())
+
+    found = laplace(needle, {}, jnp.zeros(2))
+    np.testing.assert_allclose(found.scale, 0.1 * np.eye(2), rtol=1e-6)

@@ -200,6 +200,10 @@ def test_provenance_and_constant_data_are_kept(built):
     [
         ({}, {"unit": ["a", "b", "c", "d"]}, "Dimension 'unit' has 5 entries in the model but 4 coordinates"),
         ({"n": ["unit"]}, {}, r"`DIMS\['n'\]` must name the other 2, got \['unit'\]"),
+        ({"m": ["unit", "a"], "d": ["a"]}, {}, "Dimension 'a' has 5 entries at site 'd' but 2 at another"),
+        ({"n": ["unit", "unit"]}, {}, r"Site 'n' has dimensions \['unit', 'unit'\]: 'unit' is taken"),
+        ({"n": ["unit", "draw"]}, {}, "'draw' is taken, by another axis, by a site, or by the draws"),
+        ({"n": ["unit", "m"]}, {}, "'m' is taken"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused_by_name(dims, coords, message):

@@ -64,6 +64,8 @@ def test_too_few_finite_starts_are_counted():
 
     with pytest.raises(ValueError, match="0 of 40 tries had a finite log density and gradient; 2 chains need"):
         starts_of(nowhere, 2)
+    with pytest.raises(ValueError, match=r"and a density not far below that of the mode; 2 chains need .* elsewhere"):
+        starts_of(nowhere, 2, {"x": np.zeros(2)})
 
 
 @pytest.mark.parametrize("width", [1.0, 20.0])
@@ -84,3 +86,24 @@ def test_settled_coordinates_widen_where_chains_spread_beyond_the_curvature(widt
     # Chains go on from where they were.
     were = np.asarray(jax.vmap(lambda x: to_free(before.transform, x))(visited[:, -1]))
     np.testing.assert_allclose(jax.vmap(lambda x: to_free(after.transform, x))(after.starts), were, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(4, 50, 1), (1, 1, 2)], ids=["one value", "one point"])
+def test_the_smallest_runs_settle(shape):
+    size = shape[-1]
+    bowl = Laplace(jnp.zeros(size), jnp.eye(size), lambda x: x, lambda _mode, scale, _point, _arrays: scale.T @ scale)
+    visited = jnp.asarray(np.random.default_rng(0).normal(size=shape), float)
+    after = Coordinates(jnp.zeros((shape[0], size)), (bowl.mode, bowl.scale), lambda _, x: x, bowl).settled(visited, {})
+    np.testing.assert_allclose(after.transform[1], np.eye(size), atol=0.2)
+    assert np.isfinite(after.starts).all()
+
+
+def test_initial_values_outside_the_support_are_named():
+    def model():
+        numpyro.sample("width", dist.HalfNormal(jnp.ones(2)).to_event(1))
+
+    bound, arrays = bind(model, {})
+    with pytest.raises(ValueError, match=r"values outside the support of \['width'\], or on its edge"):
+        chain_coordinates(
+            jax.random.key(0), bound, arrays, {"width": jnp.ones((3, 2))}, {"width": np.array([1.0, 0.0])}, 2
+        )

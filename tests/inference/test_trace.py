@@ -1,3 +1,5 @@
+from contextlib import ExitStack
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,3 +127,29 @@ def test_factors_and_parameters_are_told_apart():
         "y": "observed",
     }
     assert sites["mu"].law is dist.Normal
+
+
+def test_a_summary_inside_a_plate_has_no_axis_of_the_plate():
+    def model():
+        with numpyro.plate("unit", 4):
+            x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+            numpyro.deterministic("double", 2 * x)
+            numpyro.deterministic("total", x.sum())
+
+    sites = describe_sites(*bind(model, {}))
+    assert {name: site.axes for name, site in sites.items()} == {"x": ["unit"], "double": ["unit"], "total": []}
+
+
+@pytest.mark.parametrize("plates", [(), (("unit", 3),)], ids=["bare", "in a plate"])
+def test_fewer_observations_than_their_law_are_refused_by_name(plates):
+    def model():
+        with ExitStack() as stack:
+            for name, size in plates:
+                stack.enter_context(numpyro.plate(name, size))
+            x = numpyro.sample("x", dist.Normal(jnp.zeros(3), 1.0))
+            numpyro.sample("zero", dist.Normal(x, 0.1), obs=0.0)
+
+    with pytest.raises(
+        ValueError, match=r"observed site 'zero' has values of shape \(\), but its law has shape \(3,\)"
+    ):
+        describe_sites(*bind(model, {}))
