@@ -37,7 +37,7 @@ from connectinfer.latent.low_rank_network import (
     sample_network,
 )
 
-CARD = {"system": "latent dynamics", "engine": "nuts", "minutes": 10}
+CARD = {"system": "latent dynamics", "engine": "nuts", "minutes": 15}
 
 DIMS = {
     "m": ["unit", "latent_dim"],

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import ceil
 from typing import Any, NamedTuple
 
 import jax
@@ -101,9 +102,12 @@ def sample_nuts(
     depths = (min(max_tree_depth, _WARMUP_DEPTH) if coordinates.approximation else max_tree_depth, max_tree_depth)
     initialise = partial(init_kernel, num_warmup=warmup, max_tree_depth=depths, **kernel_options)
     start_chains = jax.jit(jax.vmap(lambda x, key, args: initialise(x, rng_key=key, model_args=args), (0, 0, None)))
-    run = _chunk_runner(sample_kernel, chain_method, chains, max(min((warmup + draws) // _CHUNKS, 50), 1))
+    chunk = max(min((warmup + draws) // _CHUNKS, 50), 1)
+    run = _chunk_runner(sample_kernel, chain_method, chains, chunk)
     begin = lambda key, found: start_chains(found.starts, jax.random.split(key, chains), (arrays, found.transform))  # noqa: E731
-    collected, coordinates, status = _drive(key_kernel, run, begin, coordinates, arrays, warmup, draws, show_progress)
+    collected, coordinates, status = _drive(
+        key_kernel, run, begin, coordinates, arrays, warmup, draws, chunk, show_progress
+    )
     samples = _constrain(bound, arrays, partial(to_free, coordinates.transform), collected.coordinates)
     stats = {name: np.asarray(x) for name, x in collected.stats.items()}
     stats["tree_depth"] = np.floor(np.log2(stats["n_steps"])).astype(int) + 1
@@ -187,21 +191,22 @@ def _drive(
     arrays: PyTree,
     warmup: int,
     draws: int,
+    chunk: int,
     show_progress: bool,
 ) -> tuple[_Draws, Coordinates, str]:
     state, args = begin(key, coordinates), (arrays, coordinates.transform)
     compiled = compile_timed(run, state, args, name="NUTS", show=show_progress)
-    settling, rounds = min(_SETTLING, warmup), _ROUNDS if coordinates.approximation else 0
+    whole = lambda steps: ceil(steps / chunk) * chunk  # noqa: E731
+    settling, rounds = whole(min(_SETTLING, warmup)), _ROUNDS if coordinates.approximation else 0
     total, done, chunks, status = warmup + draws, -settling if rounds else 0, [], "finished"
-    with progress_bar("NUTS warm-up", total + rounds * settling, show_progress) as advance:
+    with progress_bar("NUTS", whole(total) + rounds * settling, show_progress) as advance:
         try:
             while done < total:
                 state, new = jax.block_until_ready(compiled(state, args))
                 chunks.append(jax.tree.map(np.asarray, new))
-                n_new = new.stats["n_steps"].shape[1]
                 phase = "settling" if done < 0 else "warm-up" if done < warmup else "sampling"
-                advance(n_new, f"{phase}, {float(new.stats['n_steps'].mean()):.0f} leapfrog steps a draw")
-                if done < 0 <= done + n_new:
+                advance(chunk, f"{phase}, {float(new.stats['n_steps'].mean()):.0f} leapfrog steps a draw")
+                if done < 0 <= done + chunk:
                     visited = np.concatenate([part.coordinates for part in chunks], axis=1)
                     coordinates, chunks, rounds = coordinates.settled(jnp.asarray(visited), arrays), [], rounds - 1
                     state, args = (
@@ -210,7 +215,7 @@ def _drive(
                     )
                     done = -settling if rounds else 0
                 else:
-                    done += n_new
+                    done += chunk
         except KeyboardInterrupt:
             status = "interrupted"
             if done <= warmup:
