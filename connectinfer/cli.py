@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -247,9 +248,14 @@ def _say(text: str) -> None:
 
 @contextmanager
 def _clear_errors(debug: bool) -> Iterator[None]:
-    """Errors that connectinfer words for its users become one message and exit code 1; defects keep their traceback."""
+    """Errors that connectinfer words for its users become one message and exit code 1; defects keep their traceback.
+
+    Warnings become one line, without the place in the code.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}")
+            yield
     except KeyboardInterrupt:
         _say("interrupted; files reported as written are complete, nothing else was kept")
         raise typer.Exit(130) from None
@@ -357,8 +363,6 @@ def _describe(recording: "xr.Dataset") -> None:
     sizes = recording.sizes
     shape = f"{sizes['trial']} trials x {sizes['time']} bins x {sizes['unit']} units"
     _say(f"{observed_kind(recording)} of {shape}, bins of {recording.attrs['bin_width']:g} s")
-    if sizes["trial"] == 1 and sizes["unit"] > sizes["time"]:
-        _say("more units than bins: if the file keeps units in the rows, transpose it to (time, unit)")
     for key in ("read", "left_out"):
         if text := recording.attrs.get(key):
             _say(f"{key.replace('_', ' ')}: {text}")

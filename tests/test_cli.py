@@ -165,11 +165,12 @@ def test_mapping_errors_say_how_the_shell_spells_it(run, model_file, tmp_path):
 
 
 @pytest.mark.usefixtures("engine")
+@pytest.mark.filterwarnings("default")
 def test_more_units_than_bins_are_pointed_out(run, model_file, tmp_path):
     np.savez(tmp_path / "spikes.npz", counts=np.ones((3, 5), int), bin_width=0.02)
-    assert "more units than bins" in run("fit", "spikes.npz", "--model", model_file).stderr
+    assert "Warning: `counts` of shape (3, 5) is taken" in run("fit", "spikes.npz", "--model", model_file).stderr
     np.savez(tmp_path / "right.npz", counts=np.ones((5, 3), int), bin_width=0.02)
-    assert "more units" not in run("fit", "right.npz", "--model", model_file, "--force").stderr
+    assert "Warning" not in run("fit", "right.npz", "--model", model_file, "--force").stderr
 
 
 def test_failed_diagnostics_leave_with_3_and_the_file_is_there(run, engine, recording_file, model_file, tmp_path):

@@ -1,5 +1,6 @@
 """A recording assembled from the parts that were picked out of a file."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,6 +66,13 @@ def _from_bins(kind: str, parts: dict[str, Any]) -> xr.Dataset:
     data = np.asarray(data)
     if data.ndim == 2 and len(data) > 1 and np.size(parts.get("trial", ())) == len(data):
         return _from_rows(kind, data, time, **parts)
+    if data.ndim == 2 and data.shape[1] > data.shape[0] and "unit" not in parts:
+        warnings.warn(
+            f"`{kind}` of shape {data.shape} is taken for one trial of {data.shape[0]} bins and {data.shape[1]} units, "
+            "more units than bins. If the file keeps units in the rows, transpose it; `unit`, the units' ids, or the "
+            "shape (1, time, unit) says that it does not.",
+            stacklevel=4,
+        )
     return recording(**{kind: one_trial(data)}, time=time, **{n: _as_one_trial(n, v) for n, v in parts.items()})
 
 

@@ -109,6 +109,14 @@ def test_what_was_read_and_left_out_is_logged(tmp_path, caplog):
     ]
 
 
+def test_a_matrix_with_more_units_than_bins_is_doubted_unless_its_units_are_named(tmp_path):
+    np.savez(tmp_path / "session.npz", counts=COUNTS[0, :1], bin_width=0.02)
+    with pytest.warns(UserWarning, match=r"`counts` of shape \(1, 2\) is taken for one trial of 1 bins and 2 units"):
+        assert open_recording(tmp_path / "session.npz").sizes == {"trial": 1, "time": 1, "unit": 2}
+    open_recording(tmp_path / "session.npz", unit=[3, 4])
+    open_recording(tmp_path / "session.npz", fields={"counts": lambda file: file["counts"][None]}, bin_width=0.02)
+
+
 def test_any_axis_order_is_declared_by_a_function(tmp_path):
     np.savez(tmp_path / "session.npz", spikes=COUNTS.transpose(2, 0, 1))
     read = open_recording(
