@@ -1,14 +1,23 @@
 """What every test shares: checked shapes and types, a head-less canvas, a random key."""
 
+import atexit
 import importlib.util
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ["MPLBACKEND"] = "Agg"
 # The workers of pytest-xdist inherit these: with one on each core, BLAS threads cost 10 to 35 % (measured).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# What one test compiled, others need not compile again; the folder lasts as long as the run.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache = tempfile.mkdtemp(prefix="connectinfer-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 
 import pytest
 from hypothesis import settings

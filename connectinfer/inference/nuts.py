@@ -1,9 +1,8 @@
-"""The No-U-Turn sampler, driven in chunks so that progress shows and an interruption keeps what was sampled."""
+"""The No-U-Turn sampler of NumPyro, on chains that can be stopped and go on."""
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
-from math import ceil
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,14 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 from numpyro.infer.hmc import hmc
 
+from connectinfer.inference.chains import CHUNK, Keeping, Sampler, Schedule, run_chains
 from connectinfer.inference.preflight import check_model
-from connectinfer.inference.result import Labels, build_result, check_labels
-from connectinfer.inference.start import Coordinates, chain_coordinates, constrain, potential
-from connectinfer.inference.trace import bind, describe_sites, map_draws
-from connectinfer.optimisation.progress import compile_timed, progress_bar, timed
+from connectinfer.inference.result import Labels, build_result, check_labels, site_dims
+from connectinfer.inference.start import chain_coordinates, constrain, potential
+from connectinfer.inference.trace import Site, bind, describe_sites
+from connectinfer.optimisation.checkpoint import fingerprint
+from connectinfer.optimisation.interruption import terminations_interrupt
+from connectinfer.optimisation.progress import timed
 
 NUTS_OPTIONS = {
     "target_accept_prob",
@@ -31,19 +33,18 @@ NUTS_OPTIONS = {
 }
 """Options of NumPyro's kernel that `sample_nuts` passes on."""
 
-_CHUNKS = 40
-_SETTLING, _ROUNDS = 50, 3
 # While coordinates are poor, longer trajectories only cost time.
 _WARMUP_DEPTH = 7
 
 
-class _Draws(NamedTuple):
+class _Chunk(NamedTuple):
     """Coordinates and statistics, stacked as (chain, step, ...)."""
 
     coordinates: PyTree
     stats: dict[str, Any]
 
 
+@terminations_interrupt()
 def sample_nuts(
     key: PRNGKeyArray,
     model: Callable,
@@ -56,6 +57,7 @@ def sample_nuts(
     chains: int = 4,
     chain_method: str = "vectorized",
     max_tree_depth: int = 10,
+    checkpoint: str | Path | None = None,
     show_progress: bool = True,
     **kernel_options: Any,
 ) -> xr.DataTree:
@@ -69,14 +71,19 @@ def sample_nuts(
     `initial` plus noise of sd 0.1, in their own coordinates. Without `initial`, chains start uniformly within two units
     of zero, unconstrained.
     `chain_method` is `"vectorized"` (one batch), `"parallel"` (one device a chain; not for models with a diffrax solve,
-    whose reverse mode JAX cannot shard) or `"sequential"`. Ctrl-C ends the run and returns the draws so far.
+    whose reverse mode JAX cannot shard) or `"sequential"`.
+    Ctrl-C or SIGTERM ends the run and returns the draws so far. With `checkpoint`, a folder, the state is saved every
+    ten steps, warm-up included: the same call goes on where the run ended, however it ended, and takes the same steps
+    bit for bit; with more `draws` it goes on further. The draws are in `draws.zarr` there, for xarray to open
+    meanwhile.
     `kernel_options` are those of `numpyro.infer.NUTS` that `NUTS_OPTIONS` lists, such as `target_accept_prob` and
     `dense_mass`.
 
     Raises:
         ValueError: an unknown option or chain method, an option out of range, fewer devices than chains or a model that
             JAX cannot divide under `"parallel"`, labels or start values that do not fit the model, a model that fails
-            its pre-flight check, or too few starts of finite density.
+            its pre-flight check, too few starts of finite density, or a checkpoint of other work.
+        OSError: the checkpoint cannot be written; what was saved before is intact.
         KeyboardInterrupt: interrupted before the end of the warm-up, when there is nothing to keep.
     """
     started = time.time()
@@ -94,33 +101,35 @@ def sample_nuts(
     prior = {name: value for name, value in preflight.prior.items() if sites[name].kind == "latent"}
     with timed("finding where chains start", show_progress):
         coordinates = chain_coordinates(key_start, bound, arrays, prior, initial, chains)
-    to_free = coordinates.to_free
-    init_kernel, sample_kernel = hmc(
-        potential_fn_gen=lambda arrays, transform: lambda x: potential(bound, arrays, to_free(transform, x)),
-        algo="NUTS",
-    )
     depths = (min(max_tree_depth, _WARMUP_DEPTH) if coordinates.approximation else max_tree_depth, max_tree_depth)
-    initialise = partial(init_kernel, num_warmup=warmup, max_tree_depth=depths, **kernel_options)
-    start_chains = jax.jit(jax.vmap(lambda x, key, args: initialise(x, rng_key=key, model_args=args), (0, 0, None)))
-    chunk = max(min((warmup + draws) // _CHUNKS, 50), 1)
-    run = _chunk_runner(sample_kernel, chain_method, chains, chunk)
-    begin = lambda key, found: start_chains(found.starts, jax.random.split(key, chains), (arrays, found.transform))  # noqa: E731
-    collected, coordinates, status = _drive(
-        key_kernel, run, begin, coordinates, arrays, warmup, draws, chunk, show_progress
+    options = {"num_warmup": warmup, "max_tree_depth": depths} | kernel_options
+    sampler = _sampler(bound, coordinates.to_free, options, chain_method, chains)
+    work = {
+        "model": labels.model,
+        "inputs": {name: repr(x) for name, x in inputs.items() if name not in arrays},
+        "data": fingerprint(arrays),
+        "start": fingerprint(dict(initial or {})),
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "options": repr(options),
+    }
+    keeping = Keeping(None if checkpoint is None else Path(checkpoint), _store_dims(sites, labels), work)
+    schedule = Schedule.of(warmup, draws, coordinates)
+    run = run_chains(key_kernel, sampler, coordinates, arrays, schedule, keeping, show_progress)
+    samples, stats = (
+        {name.removeprefix(f"{group}/"): x for name, x in run.draws.items() if name.startswith(f"{group}/")}
+        for group in ("posterior", "sample_stats")
     )
-    samples = _constrain(bound, arrays, partial(to_free, coordinates.transform), collected.coordinates)
-    stats = {name: np.asarray(x) for name, x in collected.stats.items()}
     stats["tree_depth"] = np.floor(np.log2(stats["n_steps"])).astype(int) + 1
     # Only a tree of full size was cut: a smaller one ended by a U-turn in its last doubling.
     stats["reached_max_tree_depth"] = stats["n_steps"] >= 2**max_tree_depth - 1
     attrs = {
         "engine": "nuts",
-        "status": status,
+        "status": run.status,
         "chain_method": chain_method,
         "warmup": warmup,
         "max_tree_depth": max_tree_depth,
         "wall_time": time.time() - started,
-    }
+    } | ({"went_on_after": run.went_on_after} if run.went_on_after else {})
     with timed("evaluating the draws and predicting", show_progress):
         return build_result(key_result, bound, arrays, inputs, samples, preflight.prior, stats, labels, attrs)
 
@@ -140,24 +149,58 @@ def _check_chains(chain_method: str, chains: int, warmup: int, draws: int) -> No
         )
 
 
-def _chunk_runner(
-    sample_kernel: Callable, chain_method: str, chains: int, chunk: int
-) -> Callable[[PyTree, PyTree], tuple[PyTree, _Draws]]:
-    def run(state: PyTree, args: PyTree) -> tuple[PyTree, _Draws]:
-        def step(state: PyTree, _: None) -> tuple[PyTree, _Draws]:
-            state = jax.vmap(lambda s: sample_kernel(s, args))(state)
-            stats = {
-                "diverging": state.diverging,
-                "acceptance_rate": state.accept_prob,
-                "n_steps": state.num_steps,
-                "energy": state.energy,
-                "lp": -state.potential_energy,
-                "step_size": state.adapt_state.step_size,
-            }
-            return state, _Draws(state.z, stats)
+def _sampler(bound: Callable, to_free: Callable, options: Mapping[str, Any], chain_method: str, chains: int) -> Sampler:
+    init_kernel, sample_kernel = hmc(
+        potential_fn_gen=lambda arrays, transform: lambda x: potential(bound, arrays, to_free(transform, x)),
+        algo="NUTS",
+    )
+    start = jax.jit(
+        jax.vmap(lambda x, key, args: init_kernel(x, rng_key=key, model_args=args, **options), (0, 0, None))
+    )
+    run = _chunk_runner(sample_kernel, chain_method, chains)
 
-        state, draws = jax.lax.scan(step, state, None, length=chunk)
-        return state, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), draws)
+    def draws(transform: PyTree, chunk: _Chunk, arrays: PyTree) -> dict[str, Array]:
+        n_chains, n_draws = chunk.stats["n_steps"].shape
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), chunk.coordinates)
+        sites = jax.lax.map(lambda x: constrain(bound, arrays, to_free(transform, x)), flat)
+        kept = {f"posterior/{name}": x.reshape(n_chains, n_draws, *x.shape[1:]) for name, x in sites.items()}
+        return kept | {f"sample_stats/{name}": x for name, x in chunk.stats.items()}
+
+    return Sampler(
+        begin=lambda key, arrays, found: start(found.starts, jax.random.split(key, chains), (arrays, found.transform)),
+        step=lambda state, transform, arrays: run(state, (arrays, transform)),
+        draws=draws,
+    )
+
+
+def _store_dims(sites: Mapping[str, Site], labels: Labels) -> dict[str, tuple[str, ...]]:
+    dims: dict[str, tuple[str, ...]] = {f"sample_stats/{name}": ("chain", "draw") for name in _STATISTICS}
+    for name, site in sites.items():
+        axes = site_dims(name, site, labels) or [f"{name}_axis_{i}" for i in range(len(site.shape))]
+        dims[f"posterior/{name}"] = ("chain", "draw", *axes)
+    return dims
+
+
+_STATISTICS: dict[str, Callable[[Any], Array]] = {
+    "diverging": lambda state: state.diverging,
+    "acceptance_rate": lambda state: state.accept_prob,
+    "n_steps": lambda state: state.num_steps,
+    "energy": lambda state: state.energy,
+    "lp": lambda state: -state.potential_energy,
+    "step_size": lambda state: state.adapt_state.step_size,
+}
+
+
+def _chunk_runner(
+    sample_kernel: Callable, chain_method: str, chains: int
+) -> Callable[[PyTree, PyTree], tuple[PyTree, _Chunk]]:
+    def run(state: PyTree, args: PyTree) -> tuple[PyTree, _Chunk]:
+        def step(state: PyTree, _: None) -> tuple[PyTree, _Chunk]:
+            state = jax.vmap(lambda s: sample_kernel(s, args))(state)
+            return state, _Chunk(state.z, {name: read(state) for name, read in _STATISTICS.items()})
+
+        state, chunk = jax.lax.scan(step, state, None, length=CHUNK)
+        return state, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), chunk)
 
     if chain_method == "vectorized":
         return run
@@ -170,7 +213,7 @@ def _chunk_runner(
         run, mesh=mesh, in_specs=(by_chain, PartitionSpec()), out_specs=(by_chain, by_chain), check_vma=False
     )
 
-    def run_sharded(state: PyTree, args: PyTree) -> tuple[PyTree, _Draws]:
+    def run_sharded(state: PyTree, args: PyTree) -> tuple[PyTree, _Chunk]:
         try:
             return sharded(state, args)
         # The model itself has been traced before: what fails here is dividing it.
@@ -181,54 +224,3 @@ def _chunk_runner(
             ) from error
 
     return run_sharded
-
-
-def _drive(
-    key: PRNGKeyArray,
-    run: Callable,
-    begin: Callable,
-    coordinates: Coordinates,
-    arrays: PyTree,
-    warmup: int,
-    draws: int,
-    chunk: int,
-    show_progress: bool,
-) -> tuple[_Draws, Coordinates, str]:
-    state, args = begin(key, coordinates), (arrays, coordinates.transform)
-    compiled = compile_timed(run, state, args, name="NUTS", show=show_progress)
-    whole = lambda steps: ceil(steps / chunk) * chunk  # noqa: E731
-    settling, rounds = whole(min(_SETTLING, warmup)), _ROUNDS if coordinates.approximation else 0
-    total, done, chunks, status = warmup + draws, -settling if rounds else 0, [], "finished"
-    with progress_bar("NUTS", whole(total) + rounds * settling, show_progress) as advance:
-        try:
-            while done < total:
-                state, new = jax.block_until_ready(compiled(state, args))
-                chunks.append(jax.tree.map(np.asarray, new))
-                phase = "settling" if done < 0 else "warm-up" if done < warmup else "sampling"
-                advance(chunk, f"{phase}, {float(new.stats['n_steps'].mean()):.0f} leapfrog steps a draw")
-                if done < 0 <= done + chunk:
-                    visited = np.concatenate([part.coordinates for part in chunks], axis=1)
-                    coordinates, chunks, rounds = coordinates.settled(jnp.asarray(visited), arrays), [], rounds - 1
-                    state, args = (
-                        begin(jax.random.fold_in(key, rounds + 1), coordinates),
-                        (arrays, coordinates.transform),
-                    )
-                    done = -settling if rounds else 0
-                else:
-                    done += chunk
-        except KeyboardInterrupt:
-            status = "interrupted"
-            if done <= warmup:
-                raise KeyboardInterrupt(
-                    f"Interrupted after {max(done, 0)} of {warmup} warm-up steps: no draws to keep."
-                ) from None
-    joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, warmup:total], *chunks)
-    return joined, coordinates, status
-
-
-def _constrain(bound: Callable, arrays: PyTree, to_free: Callable, coordinates: PyTree) -> dict[str, np.ndarray]:
-    n_chains, n_draws = jax.tree.leaves(coordinates)[0].shape[:2]
-    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), coordinates)
-    keys = jax.random.split(jax.random.key(0), n_chains * n_draws)
-    constrained = map_draws(lambda _, x, arrays: constrain(bound, arrays, to_free(x)), keys, flat, arrays)
-    return {n: np.asarray(x).reshape(n_chains, n_draws, *x.shape[1:]) for n, x in constrained.items()}

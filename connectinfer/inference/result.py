@@ -57,7 +57,7 @@ def check_labels(sites: Mapping[str, Site], labels: Labels) -> None:
     """
     sizes: dict[str, int] = {}
     for name, site in sites.items():
-        dims = _site_dims(name, site, labels) or []
+        dims = site_dims(name, site, labels) or []
         if taken := [dim for dim in dims if dim in (*sites, "chain", "draw") or dims.count(dim) > 1]:
             raise ValueError(
                 f"Site {name!r} has dimensions {dims}: {taken[0]!r} is taken, by another axis, by a site, or by the "
@@ -101,7 +101,7 @@ def build_result(
         return {name: np.asarray(x).reshape(n_chains, n_draws, *x.shape[1:]) for name, x in values.items()}
 
     sites = describe_sites(bound, arrays)
-    dims = {name: _site_dims(name, site, labels) for name, site in sites.items()}
+    dims = {name: site_dims(name, site, labels) for name, site in sites.items()}
     data = {name: np.asarray(x) for name, x in observed_values(bound, arrays).items()}
     values, sample_stats = by_chain(evaluated.sites), dict(sample_stats)
     if FAILED_SOLVES in values:
@@ -145,7 +145,7 @@ def _aligned(sites: dict[str, np.ndarray], dims: Mapping[str, list[str] | None])
     return sites | {"gauge": np.asarray(gauge)}
 
 
-def _site_dims(name: str, site: Site, labels: Labels) -> list[str] | None:
+def site_dims(name: str, site: Site, labels: Labels) -> list[str] | None:
     """Plates name their axes; the others are named by the labels, in order, or by number."""
     n_free = site.axes.count(None)
     named = labels.dims.get(name, [f"{name}_axis_{i}" for i in range(n_free)])

@@ -74,18 +74,20 @@ class Coordinates(NamedTuple):
     to_free: Callable[[PyTree, PyTree], Sites]
     approximation: Laplace | None
 
-    def settled(self, visited: Float[Array, "chain step size"], arrays: Mapping[str, Any]) -> "Coordinates":
-        """Whitened by the curvature where chains were in the second half of a run and by how far they spread, and
-        starting where it ended."""
+    def settled(
+        self, transform: PyTree, visited: Float[Array, "chain step size"], arrays: Mapping[str, Any]
+    ) -> "Coordinates":
+        """Whitened by the curvature where chains were in the second half of a run, `visited` in the coordinates of
+        `transform`, and by how far they spread; starting where it ended."""
         assert self.approximation is not None
+        mode, scale = transform
         late = visited[:, visited.shape[1] // 2 :].reshape(-1, visited.shape[-1])
         points = late[np.linspace(0, len(late) - 1, _POINTS).astype(int)]
-        approximation = self.approximation.recurved(points, dict(arrays))
-        change = jnp.linalg.solve(approximation.scale, self.approximation.scale)
+        recurved = self.approximation._replace(mode=mode, scale=scale).recurved(points, dict(arrays))
+        change = jnp.linalg.solve(recurved.scale, scale)
         stretch = _stretch(late @ change.T)
-        approximation = approximation._replace(scale=approximation.scale @ stretch)
         starts = jnp.linalg.solve(stretch, (visited[:, -1] @ change.T).T).T
-        return Coordinates(starts, (approximation.mode, approximation.scale), self.to_free, approximation)
+        return self._replace(starts=starts, transform=(recurved.mode, recurved.scale @ stretch))
 
 
 def _stretch(visited: Float[Array, "point size"]) -> Float[Array, "size size"]:

@@ -19,10 +19,13 @@ from connectinfer.inference.preflight import check_model
 from connectinfer.inference.result import Labels, build_result, check_labels
 from connectinfer.inference.start import central_start, constrain
 from connectinfer.inference.trace import Sites, bind, describe_sites, latent_sites, map_draws
+from connectinfer.optimisation.checkpoint import STATE_FILE, checkpoint_folder
+from connectinfer.optimisation.interruption import terminations_interrupt
 from connectinfer.optimisation.loop import minimise
 from connectinfer.optimisation.progress import timed
 
 
+@terminations_interrupt()
 def fit_svi(
     key: PRNGKeyArray,
     model: Callable,
@@ -44,12 +47,15 @@ def fit_svi(
     `connectinfer.inference.guides.guide_constructor`). Adam with gradient clipping; the learning rate rises over the
     first tenth of `steps` and falls to zero as a cosine. `initial` holds start values of sites, `particles` the draws
     per gradient. `sample_stats` holds the log importance weights (log joint minus log guide) of the draws, the group
-    `optimisation` the loss of every step. Ctrl-C ends the descent and returns draws from the best state so far.
+    `optimisation` the loss of every step. Ctrl-C or SIGTERM ends the descent and returns draws from the best state so
+    far. With `checkpoint`, a folder, the state is saved every hundred steps: the same call goes on where the run ended,
+    however it ended, and takes the same steps bit for bit.
 
     Raises:
         ValueError: an unknown guide, an option out of range, a checkpoint of other work, labels or start values that do
             not fit the model, a site whose support depends on other sites, or a model that fails its pre-flight check.
-        KeyboardInterrupt: Ctrl-C before the first steps were taken.
+        OSError: the checkpoint cannot be written; what was saved before is intact.
+        KeyboardInterrupt: interrupted before the first steps were taken.
     """
     started = time.time()
     constructor = guide_constructor(guide)
@@ -82,7 +88,7 @@ def fit_svi(
         optimizer=_optimizer(learning_rate, steps),
         steps=steps,
         name="SVI",
-        checkpoint=checkpoint,
+        checkpoint=None if checkpoint is None else checkpoint_folder(checkpoint) / STATE_FILE,
         settings=work,
         show_progress=show_progress,
     )

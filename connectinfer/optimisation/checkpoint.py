@@ -12,6 +12,26 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+STATE_FILE = "state.npz"
+"""Name of the state file in the folder of a resumable run."""
+
+
+def checkpoint_folder(path: str | Path) -> Path:
+    """The folder of a resumable run, made if it is not there.
+
+    Raises:
+        OSError: it cannot be made, or is a file.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"Cannot keep a checkpoint in {str(folder)!r}: {error}. Name a folder, new or of an earlier run, where you "
+            "may write."
+        ) from error
+    return folder
+
 
 def save_checkpoint(path: str | Path, state: PyTree, description: dict[str, Any]) -> None:
     """Writes the array leaves of `state` and a JSON `description` to `path`.
@@ -28,18 +48,23 @@ def save_checkpoint(path: str | Path, state: PyTree, description: dict[str, Any]
     try:
         with open(partial, "wb") as file:
             np.savez(file, allow_pickle=False, __description__=np.array(json.dumps(description)), **leaves)
+            # Otherwise a power cut may leave the new name on an empty file.
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
         raise OSError(
-            f"Cannot write the checkpoint {str(path)!r}: {error}. "
-            "Choose a folder that exists, is writable and has room."
+            f"Cannot write the checkpoint {str(path)!r}: {error}. What was saved before is intact: with room and the "
+            "right to write, the same call goes on from there."
         ) from error
 
 
 def load_checkpoint(path: str | Path, like: PyTree, description: dict[str, Any]) -> PyTree:
     """The state that `save_checkpoint` wrote to `path`, in the structure of `like`.
+
+    `like` holds arrays, or shapes and types of arrays; of keys it needs the keys themselves.
 
     Raises:
         ValueError: the file is missing, damaged or no checkpoint, or belongs to other work (its description or shapes
@@ -66,6 +91,11 @@ def fingerprint(tree: PyTree) -> str:
         digest.update(f"{_leaf_name(keys)} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()[:12]
+
+
+def program_fingerprint(lowered: jax.stages.Lowered) -> str:
+    """Twelve hexadecimal digits that tell programs apart."""
+    return hashlib.sha256(lowered.as_text().encode()).hexdigest()[:12]
 
 
 def _leaf_name(keys: tuple) -> str:
@@ -95,13 +125,13 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def _restore(path: Path, arrays: dict[str, np.ndarray], keys: tuple, like: Any) -> jax.Array:
     name = _leaf_name(keys)
-    stored, expected = arrays.get(name), _plain(like)
+    stored, expected = arrays.get(name), like if isinstance(like, jax.ShapeDtypeStruct) else _plain(like)
     if stored is None or stored.shape != expected.shape or stored.dtype != expected.dtype:
         got = "nothing" if stored is None else f"{stored.dtype}{stored.shape}"
         raise ValueError(
             f"The checkpoint {str(path)!r} does not fit: {name} should be {expected.dtype}{expected.shape}, got {got}. "
             "Delete it to start afresh."
         )
-    if _is_key(like):
+    if isinstance(like, jax.Array) and _is_key(like):
         return jax.random.wrap_key_data(jax.numpy.asarray(stored), impl=jax.random.key_impl(like))
     return jax.numpy.asarray(stored)

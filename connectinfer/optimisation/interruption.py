@@ -1,31 +1,79 @@
-"""Ctrl-C at a moment when stopping would lose finished work."""
+"""Ctrl-C and SIGTERM: what a scheduler sends before it kills ends a run as Ctrl-C does, and neither loses work."""
 
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 from rich.console import Console
+
+Handler = Callable[[int, FrameType | None], object]
+
+
+@contextmanager
+def terminations_interrupt() -> Iterator[None]:
+    """Within the block SIGTERM raises KeyboardInterrupt, unless the program handles it already."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager
 def interruption_held(doing: str) -> Iterator[None]:
-    """The first Ctrl-C within the block is answered by saying what is being done, and dropped; a second one interrupts.
+    """The first interruption within the block is answered by saying what is being done, and dropped; a second one
+    interrupts.
 
     Signals reach the main thread only; in another one this does nothing.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
 
     def first(_signal: int, _frame: object) -> None:
-        signal.signal(signal.SIGINT, before)
+        restore()
         Console(stderr=True, file=sys.stderr).print(f"{doing}; Ctrl-C once more stops it and loses the fit")
 
-    signal.signal(signal.SIGINT, first)
+    restore = _handled_by(first)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
+
+
+@contextmanager
+def interruption_deferred() -> Iterator[None]:
+    """An interruption within the block raises KeyboardInterrupt at its end: the block is done wholly or not at all."""
+    caught: list[int] = []
+    restore = _handled_by(lambda number, _frame: caught.append(number))
+    try:
+        yield
+    finally:
+        restore()
+    if caught:
+        raise KeyboardInterrupt
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _handled_by(handler: Handler) -> Callable[[], None]:
+    """Hands interruptions to `handler`; the function that is returned gives them back to who had them before."""
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    before = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
+    if signal.getsignal(signal.SIGTERM) is _interrupt:
+        before[signal.SIGTERM] = _interrupt
+    for number in before:
+        signal.signal(number, handler)
+
+    def restore() -> None:
+        for number, original in before.items():
+            signal.signal(number, original)
+
+    return restore

@@ -1,6 +1,5 @@
 """The training loop: one compiled, chunked scan that reports progress, keeps the best state and can be resumed."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +11,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
-from connectinfer.optimisation.checkpoint import fingerprint, load_checkpoint, save_checkpoint
-from connectinfer.optimisation.progress import compile_timed, progress_bar
+from connectinfer.optimisation.checkpoint import (
+    fingerprint,
+    load_checkpoint,
+    program_fingerprint,
+    save_checkpoint,
+)
+from connectinfer.optimisation.interruption import interruption_deferred
+from connectinfer.optimisation.progress import compile_timed, progress_bar, trace_timed
 
 LossFunction = Callable[[PyTree, PRNGKeyArray, PyTree], Scalar]
 
@@ -88,21 +93,21 @@ def minimise(
         return loss(eqx.combine(trained, fixed), key, eqx.combine(dynamic_data, static_data))
 
     run_chunk = _chunk_runner(total, optimizer, steps, chunk)
+    lowered = trace_timed(run_chunk, state, key, dynamic_data, name=name, show=show_progress)
     work: dict[str, Any] = {}
     if checkpoint is not None:
         key_data = np.asarray(jax.random.key_data(key)).tolist()
-        program = jax.jit(run_chunk).lower(state, key, dynamic_data).as_text()
         work = {
             "steps": steps,
             "chunk": chunk,
             "key": key_data,
             "data": fingerprint(dynamic_data),
-            "program": hashlib.sha256(program.encode()).hexdigest()[:12],
+            "program": program_fingerprint(lowered),
         } | dict(settings or {})
         if Path(checkpoint).exists():
             state = load_checkpoint(checkpoint, state, work)
     if int(state.step) < steps:
-        run_chunk = compile_timed(run_chunk, state, key, dynamic_data, name=name, show=show_progress)
+        run_chunk = compile_timed(lowered, name, show_progress)
     state, status = _drive(run_chunk, state, key, dynamic_data, steps, name, checkpoint, work, show_progress)
     losses = np.asarray(state.losses)[: int(state.step)]
     return Minimum(eqx.combine(state.best_parameters, fixed), losses, float(state.best_loss), status)
@@ -159,13 +164,15 @@ def _drive(
         advance(int(state.step), "")
         try:
             while (done := int(state.step)) < steps:
-                state = jax.block_until_ready(run_chunk(state, key, data))
+                following = jax.block_until_ready(run_chunk(state, key, data))
+                with interruption_deferred():
+                    state = following
+                    if checkpoint is not None and not state.diverged:
+                        save_checkpoint(checkpoint, state, settings)
                 recent = np.asarray(state.losses)[done : int(state.step)]
                 advance(int(state.step) - done, f"loss {recent.mean():.6g}")
                 if state.diverged:
                     return state, "diverged"
-                if checkpoint is not None:
-                    save_checkpoint(checkpoint, state, settings)
         except KeyboardInterrupt:
             return state, "interrupted"
     return state, "finished"

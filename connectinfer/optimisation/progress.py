@@ -26,13 +26,19 @@ def timed(doing: str, show: bool = True) -> Iterator[None]:
         _console().print(f"{doing} took {time.perf_counter() - started:.1f} s", style="dim")
 
 
-def compile_timed(function: Callable, *arguments: Any, name: str, show: bool = True) -> Callable:
-    """Compiles `function` for `arguments` ahead of time and says how long that took.
+def trace_timed(function: Callable, *arguments: Any, name: str, show: bool = True) -> jax.stages.Lowered:
+    """`function` traced for `arguments`, ready to be compiled; says how long that took.
 
     Array leaves of `arguments` are traced; the compiled function takes arguments of the same structure and shapes.
     """
+    with timed(f"tracing {name}", show):
+        return jax.jit(function).lower(*arguments)
+
+
+def compile_timed(lowered: jax.stages.Lowered, name: str, show: bool = True) -> Callable:
+    """Compiles ahead of time and says how long that took."""
     with timed(f"compiling {name}", show):
-        return jax.jit(function).lower(*arguments).compile()
+        return lowered.compile()
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def test_an_interrupted_fit_resumes_to_the_very_same_draws(tmp_path, monkeypatch
         original(*arguments)
         raise KeyboardInterrupt
 
-    path = tmp_path / "state.npz"
+    path = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(loop, "save_checkpoint", save_and_interrupt)
         stopped = fit_svi(jax.random.key(3), linear_model, INPUTS, checkpoint=path, **options)
@@ -140,7 +140,7 @@ def test_an_interrupted_fit_resumes_to_the_very_same_draws(tmp_path, monkeypatch
 
 
 def test_a_checkpoint_of_another_fit_of_the_same_data_is_refused(tmp_path):
-    options = OPTIONS | {"steps": 100, "draws": 10, "checkpoint": tmp_path / "state.npz"}
+    options = OPTIONS | {"steps": 100, "draws": 10, "checkpoint": tmp_path / "run"}
     fit_svi(jax.random.key(3), linear_model, INPUTS, **options)
     with pytest.raises(ValueError, match=r"'rate': \([0-9.]+, 0.5\)"):
         fit_svi(jax.random.key(3), linear_model, INPUTS, **options | {"learning_rate": 0.5})

@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import pytest
 
-from connectinfer.optimisation.progress import compile_timed, progress_bar
+from connectinfer.optimisation.progress import compile_timed, progress_bar, trace_timed
 
 
 def square_sum(parameters, x):
@@ -9,7 +9,8 @@ def square_sum(parameters, x):
 
 
 def test_the_compiled_function_computes_what_the_function_computes_for_any_values(capsys):
-    compiled = compile_timed(square_sum, {"w": jnp.zeros(3)}, jnp.zeros(3), name="a sum", show=False)
+    lowered = trace_timed(square_sum, {"w": jnp.zeros(3)}, jnp.zeros(3), name="a sum", show=False)
+    compiled = compile_timed(lowered, "a sum", show=False)
     arguments = {"w": jnp.array([1.0, 2.0, 3.0])}, jnp.array([1.0, -2.0, 0.5])
     assert compiled(*arguments) == 9.75
     with pytest.raises(TypeError, match="float32"):
@@ -17,19 +18,20 @@ def test_the_compiled_function_computes_what_the_function_computes_for_any_value
     assert capsys.readouterr() == ("", "")
 
 
-def test_compilation_is_announced_before_and_timed_after(capsys):
+def test_tracing_and_compilation_are_announced_before_and_timed_after(capsys):
     seen = []
 
     def traced(x):
         seen.append(capsys.readouterr().err)
         return x + 1
 
-    compile_timed(traced, jnp.zeros(2), name="NUTS")
-    assert seen == ["compiling NUTS ...\n"]
+    compile_timed(trace_timed(traced, jnp.zeros(2), name="NUTS"), "NUTS")
+    assert seen == ["tracing NUTS ...\n"]
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith("compiling NUTS took ")
-    assert shown.err.endswith(" s\n")
+    lines = shown.err.splitlines()
+    assert [line.split(" took ")[0] for line in lines] == ["tracing NUTS", "compiling NUTS ...", "compiling NUTS"]
+    assert lines[-1].endswith(" s")
 
 
 def test_the_bar_ends_with_the_steps_done_and_the_last_text(capsys):
