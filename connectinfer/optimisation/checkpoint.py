@@ -56,8 +56,8 @@ def save_checkpoint(path: str | Path, state: PyTree, description: dict[str, Any]
         with suppress(OSError):
             partial.unlink()
         raise OSError(
-            f"Cannot write the checkpoint {str(path)!r}: {error}. What was saved before is intact: with room and the "
-            "right to write, the same call goes on from there."
+            f"Cannot write the checkpoint {str(path)!r}: {error}. What was saved before is intact: in a folder that "
+            "exists, is writable and has room, the same call goes on from there."
         ) from error
 
 

@@ -190,7 +190,7 @@ def test_a_failure_while_writing_leaves_the_old_file_whole_and_says_why(saved, m
     newer = example_state()._replace(step=jnp.array(4))
     with monkeypatch.context() as patch:
         fail(patch)
-        with pytest.raises(OSError, match=rf"Cannot write the checkpoint '.*state\.npz': .*{reason}.*Choose a folder"):
+        with pytest.raises(OSError, match=rf"Cannot write the checkpoint '.*state\.npz': .*{reason}.*in a folder"):
             save_checkpoint(saved, newer, SETTINGS)
     assert [f.name for f in saved.parent.iterdir()] == ["state.npz"]
     assert_equal_states(load_checkpoint(saved, example_state(), SETTINGS), example_state())
@@ -199,7 +199,7 @@ def test_a_failure_while_writing_leaves_the_old_file_whole_and_says_why(saved, m
 @pytest.mark.parametrize("folder", ["missing", "a-file"])
 def test_a_folder_that_is_none_is_named(tmp_path, folder):
     (tmp_path / "a-file").touch()
-    with pytest.raises(OSError, match=r"Cannot write the checkpoint '.*state\.npz'.*Choose a folder that exists"):
+    with pytest.raises(OSError, match=r"Cannot write the checkpoint '.*state\.npz'.*in a folder that exists"):
         save_checkpoint(tmp_path / folder / "state.npz", example_state(), SETTINGS)
 
 
