@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from connectinfer.data.connectome import connectome
-    from connectinfer.data.labelled import save
     from connectinfer.data.objects import as_recording
     from connectinfer.data.reading import open_connectome, open_recording
     from connectinfer.data.recording import check_recording, recording
-    from connectinfer.diagnostics.checks import Diagnosis, diagnose
+    from connectinfer.data.saving import save
+    from connectinfer.diagnostics.checks import diagnose
+    from connectinfer.diagnostics.verdict import Diagnosis
     from connectinfer.dynamics.low_rank import LowRankRNN
     from connectinfer.dynamics.phase_portrait import phase_portrait
     from connectinfer.dynamics.simulate import simulate
     from connectinfer.inference.fit import fit
     from connectinfer.inference.nuts import sample_nuts
     from connectinfer.inference.svi import fit_svi
+    from connectinfer.reporting.report import report
     from connectinfer.synthesis.connectivity import sample_connectivity
     from connectinfer.zoo import list_models, load_model
 
@@ -40,6 +42,7 @@ __all__ = [
     "open_recording",
     "phase_portrait",
     "recording",
+    "report",
     "sample_connectivity",
     "sample_nuts",
     "save",
@@ -47,7 +50,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "Diagnosis": "diagnostics.checks",
+    "Diagnosis": "diagnostics.verdict",
     "LowRankRNN": "dynamics.low_rank",
     "as_recording": "data.objects",
     "check_recording": "data.recording",
@@ -61,9 +64,10 @@ _HOME = {
     "open_recording": "data.reading",
     "phase_portrait": "dynamics.phase_portrait",
     "recording": "data.recording",
+    "report": "reporting.report",
     "sample_connectivity": "synthesis.connectivity",
     "sample_nuts": "inference.nuts",
-    "save": "data.labelled",
+    "save": "data.saving",
     "simulate": "dynamics.simulate",
 }
 

@@ -1,4 +1,4 @@
-"""The command line: demo, models, fit, diagnose, simulate, doctor.
+"""The command line: demo, models, fit, diagnose, report, simulate, convert, doctor.
 
 Exit codes: 0 ran and nothing failed, 3 ran but diagnostics failed, 1 user error
 (130 when interrupted with nothing more to keep). JAX and xarray are imported inside the commands, after
@@ -9,23 +9,20 @@ import ast
 import os
 import platform
 import sys
-import traceback
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
-from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
 import connectinfer
+from connectinfer.optimisation.interruption import terminations_interrupt
+from connectinfer.terminal import clear_errors, console, say, shell_words
 from connectinfer.zoo import list_models, load_model
 
 if TYPE_CHECKING:
@@ -34,17 +31,18 @@ if TYPE_CHECKING:
 _LIBRARIES = ("jax", "jaxlib", "numpyro", "diffrax", "equinox", "optax", "optimistix", "flowjax", "arviz", "xarray")
 
 
-_IN_THE_SHELL = (
-    "In the shell, `fields` are --field counts=trials.spikes and values --value bin_width=0.01. What the shell cannot "
-    "say, such as another order of axes, needs Python: open the file there, and `save` the recording as .nc."
-)
-
-
 class Precision(StrEnum):
     """Floating-point numbers that JAX computes with."""
 
     float32 = "float32"
     float64 = "float64"
+
+
+class Content(StrEnum):
+    """What a file holds."""
+
+    recording = "recording"
+    connectome = "connectome"
 
 
 class _Commands(TyperGroup):
@@ -75,6 +73,14 @@ PrecisionOption = Annotated[
     Precision | None,
     typer.Option(help="Precision of all numbers; otherwise JAX's own setting, float32 unless JAX_ENABLE_X64 is set."),
 ]
+FieldOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OURS=THEIRS", help="Where the file keeps something, as in counts=trials.spiketrains."),
+]
+ValueOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OURS=VALUE", help="What the file does not say, as in bin_width=0.01 (seconds)."),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite output that exists.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -97,8 +103,8 @@ def demo(
     debug: DebugOption = False,
 ) -> None:
     """Simulate a recording of a known network, fit it, and show recovered beside true."""
-    with _clear_errors(debug):
-        _say(f"demo, seed {seed}, into {output}")
+    with clear_errors(debug):
+        say(f"demo, seed {seed}, into {output}")
         if output.is_dir() and any(output.iterdir()) and not force:
             raise FileExistsError(f"The folder {output} is not empty; name another with --output, or give --force.")
         output.mkdir(parents=True, exist_ok=True)
@@ -111,33 +117,32 @@ def demo(
 @app.command()
 def models(debug: DebugOption = False) -> None:
     """List the models that `fit` and `simulate` know."""
-    with _clear_errors(debug):
+    with clear_errors(debug):
         table = Table("name", "what it is", "system", "engine", "minutes")
         for column in table.columns[::3]:
             column.no_wrap = True
         for card in list_models():
             table.add_row(card.name, card.title, card.system, card.engine, f"{card.minutes:g}")
-        _console().print(table)
+        console().print(table)
 
 
 @app.command()
 def fit(
-    file: Annotated[Path, typer.Argument(help="Recording: .mat, .npz, .npy, .csv, .tsv, .parquet, .h5, .nc or .zarr.")],
+    file: Annotated[
+        Path, typer.Argument(help="Recording: .nwb, .mat, .npz, .npy, .csv, .tsv, .parquet, .json, .h5, .nc or .zarr.")
+    ],
     model: Annotated[str, typer.Option(help="Name from `connectinfer models`, or the path of a model file.")],
     output: Annotated[Path, typer.Option(help="netCDF file for the result.")] = Path("fit.nc"),
     rank: Annotated[int | None, typer.Option(help="Rank of a low-rank model; short for --option rank=...")] = None,
     engine: Annotated[str | None, typer.Option(help="Inference engine; otherwise the model's own.")] = None,
     seed: SeedOption = 0,
-    field: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OURS=THEIRS", help="Where the file keeps something, as in counts=trials.spiketrains."),
-    ] = None,
-    value: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OURS=VALUE", help="What the file does not say, as in bin_width=0.01 (seconds)."),
-    ] = None,
+    field: FieldOption = None,
+    value: ValueOption = None,
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the model or engine, as in steps=5000.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder that the fit is kept in; the same command goes on where it ended.")
     ] = None,
     precision: PrecisionOption = None,
     force: ForceOption = False,
@@ -145,47 +150,69 @@ def fit(
 ) -> None:
     """Fit a model to a recording, write the result and judge it.
 
-    Ctrl-C ends the sampling; what there is by then is written and judged.
+    Ctrl-C ends the sampling; what there is by then is written and judged. With --checkpoint nothing is lost however the
+    fit ends, and the same command goes on.
     """
-    with _clear_errors(debug):
-        _say(f"fit of {model} to {file}, seed {seed}")
+    with clear_errors(debug), terminations_interrupt():
+        say(f"fit of {model} to {file}, seed {seed}")
         _check_output(output, force)
         fields = _pairs("--field", field or [])
         values = _literals(_pairs("--value", value or []))
         options = _literals(_pairs("--option", [*(option or []), *([] if rank is None else [f"rank={rank}"])]))
+        options |= {} if checkpoint is None else {"checkpoint": checkpoint}
         _start_jax(precision)
-        from connectinfer.data.labelled import save
         from connectinfer.data.reading import open_recording
+        from connectinfer.data.saving import save
         from connectinfer.inference.fit import fit as fit_model
 
         module = load_model(model)
-        try:
+        with shell_words(file):
             recording = open_recording(file, fields=fields or None, **values)
-        except ValueError as error:
-            said = str(error).replace(file.name, "")
-            if any(word in said for word in ("field", "open_recording", "Transpose")):
-                error.add_note(_IN_THE_SHELL)
-            raise
         _describe(recording)
         result = fit_model(module, recording, engine=engine, seed=seed, **options)
         save(result, output, overwrite=True)
         partial = result.attrs.get("status") == "interrupted"
-        _say(f"{'interrupted; wrote what there was' if partial else 'wrote the result'} to {output}")
+        say(f"{'interrupted; wrote what there was' if partial else 'wrote the result'} to {output}")
         _judge(result)
 
 
 @app.command()
 def diagnose(
-    file: Annotated[Path, typer.Argument(help="Result that `fit` wrote.")],
+    file: Annotated[Path, typer.Argument(help="Result that `fit` wrote, .nc or .zarr.")],
     debug: DebugOption = False,
 ) -> None:
     """Judge a result: one verdict per concern, and what to do about it."""
-    with _clear_errors(debug):
-        _say(f"diagnosis of {file}")
-        if not file.is_file():
-            raise FileNotFoundError(f"No result at {file}; `connectinfer fit` writes one.")
+    with clear_errors(debug):
+        say(f"diagnosis of {file}")
+        from connectinfer.data.results import open_result
+
+        result = open_result(file)
         _start_jax(None)
-        _judge(_open_result(file))
+        _judge(result)
+
+
+@app.command()
+def report(
+    file: Annotated[Path, typer.Argument(help="Result that `fit` wrote, .nc or .zarr.")],
+    output: Annotated[Path | None, typer.Option(help="HTML page; otherwise beside the result, under its name.")] = None,
+    force: ForceOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write one HTML page about a result, to read and to pass on; leaves with 3 if a check failed."""
+    with clear_errors(debug):
+        page = output or file.with_suffix(".html")
+        say(f"report on {file} into {page}")
+        _check_place(page, force)
+        from connectinfer.data.results import open_result
+
+        result = open_result(file)
+        _start_jax(None)
+        from connectinfer.reporting.report import report as write_report
+
+        diagnosis = write_report(result, page, overwrite=force)
+        say(f"wrote {page} ({page.stat().st_size / 1e6:.1f} MB): {diagnosis.headline}")
+        if not diagnosis.passed:
+            raise typer.Exit(3)
 
 
 @app.command()
@@ -197,8 +224,8 @@ def simulate(
     debug: DebugOption = False,
 ) -> None:
     """Draw the example recording of a model, to try `fit` on."""
-    with _clear_errors(debug):
-        _say(f"recording drawn from {model}, seed {seed}")
+    with clear_errors(debug):
+        say(f"recording drawn from {model}, seed {seed}")
         _check_output(output, force)
         _start_jax(None)
         module = load_model(model)
@@ -206,21 +233,58 @@ def simulate(
             raise ValueError(f"{model} has no `example(key)` to draw a recording with; add one to the model file.")
         import jax
 
-        from connectinfer.data.labelled import save
+        from connectinfer.data.saving import save
         from connectinfer.optimisation.progress import timed
 
         with timed("drawing a recording"):
             recording = module.example(jax.random.key(seed))
         _describe(recording)
         save(recording, output, overwrite=True)
-        _say(f"wrote the recording to {output}")
+        say(f"wrote the recording to {output}")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Recording or connectome, in any format that connectinfer reads.")],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            help=".nc or .zarr; for a connectome also .graphml, .gml, .json, .edgelist, .csv, .tsv, .parquet, or a "
+            "folder (SONATA)."
+        ),
+    ],
+    field: FieldOption = None,
+    value: ValueOption = None,
+    kind: Annotated[Content | None, typer.Option("--as", help="What the source holds, if it does not tell.")] = None,
+    force: ForceOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write a recording or connectome in another format; what the format cannot hold is named."""
+    with clear_errors(debug):
+        say(f"conversion of {source} to {target}")
+        _check_place(target, force)
+        fields, values = _pairs("--field", field or []), _literals(_pairs("--value", value or []))
+        from connectinfer.data.reading import open_connectome, open_recording
+        from connectinfer.data.recognition import holds_connectome
+        from connectinfer.data.saving import save
+
+        with shell_words(source):
+            is_connectome = holds_connectome(source, {*fields, *values}) if kind is None else kind is Content.connectome
+            if is_connectome is None:
+                raise ValueError(f"{source.name} may hold a recording or a connectome: say which by --as or --field.")
+            if is_connectome and values:
+                raise ValueError(f"--value is for recordings; {source.name} is read as a connectome (see --as).")
+            data = (open_connectome if is_connectome else open_recording)(source, fields=fields or None, **values)
+        _describe(data)
+        save(data, target, overwrite=force)
+        say(f"wrote it to {target}")
 
 
 @app.command()
 def doctor(debug: DebugOption = False) -> None:
     """Report versions, devices, precision, cores and the compile cache."""
-    with _clear_errors(debug):
-        _say("doctor")
+    with clear_errors(debug):
+        say("doctor")
         _start_jax(None)
         import jax
 
@@ -234,50 +298,7 @@ def doctor(debug: DebugOption = False) -> None:
         table.add_row("precision", "float64" if jax.config.jax_enable_x64 else "float32 (--precision float64)")
         table.add_row("compile cache", _cache_state(Path(jax.config.jax_compilation_cache_dir)))
         table.add_row("models", f"{len(list_models())} in the zoo")
-        _console().print(table, highlight=False)
-
-
-def _console(*, stderr: bool = False) -> Console:
-    return Console(stderr=stderr)
-
-
-def _say(text: str) -> None:
-    """What happens goes to standard error, what was found to standard output."""
-    _console(stderr=True).print(f"[bold]connectinfer[/bold] {escape(text)}", highlight=False)
-
-
-@contextmanager
-def _clear_errors(debug: bool) -> Iterator[None]:
-    """Errors that connectinfer words for its users become one message and exit code 1; defects keep their traceback.
-
-    Warnings become one line, without the place in the code.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}")
-            yield
-    except KeyboardInterrupt:
-        _say("interrupted; files reported as written are complete, nothing else was kept")
-        raise typer.Exit(130) from None
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        if debug or not _is_for_users(error):
-            raise
-        _console(stderr=True).print(
-            f"[bold red]Error:[/bold red] {escape(_worded(error))}", highlight=False, soft_wrap=True
-        )
-        raise typer.Exit(1) from None
-
-
-def _worded(error: Exception) -> str:
-    return "\n".join([str(error), *getattr(error, "__notes__", [])])
-
-
-def _is_for_users(error: Exception) -> bool:
-    """A missing file or package speaks for itself; other errors do where connectinfer or a model file raised them."""
-    if isinstance(error, OSError | ImportError):
-        return True
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_globals.get("__name__", "").startswith("connectinfer")
+        console().print(table, highlight=False)
 
 
 def _start_jax(precision: Precision | None) -> None:
@@ -313,25 +334,14 @@ def _installed(library: str) -> str:
 def _check_output(output: Path, force: bool) -> None:
     if output.suffix != ".nc":
         raise ValueError(f"The output is a netCDF file; its name must end in .nc, got {str(output)!r}.")
+    _check_place(output, force)
+
+
+def _check_place(output: Path, force: bool) -> None:
     if not output.parent.is_dir():
         raise FileNotFoundError(f"The folder {output.parent} of the output does not exist; create it first.")
     if output.exists() and not force:
-        raise FileExistsError(f"{output} exists; name another file with --output, or give --force to overwrite it.")
-
-
-def _open_result(file: Path) -> "xr.DataTree":
-    import xarray as xr
-
-    try:
-        result = xr.load_datatree(file, engine="h5netcdf")
-    except OSError as error:
-        raise ValueError(f"{file} is no netCDF file, or a damaged one: {error}") from error
-    if "posterior" not in result.children:
-        held = ", ".join([*result.children, *map(str, result.data_vars)]) or "nothing"
-        raise ValueError(
-            f"{file} is no result: it has no group `posterior`, but {held}. `connectinfer fit` writes one."
-        )
-    return result
+        raise FileExistsError(f"{output} exists; name another file, or give --force to overwrite it.")
 
 
 def _pairs(name: str, texts: list[str]) -> dict[str, str]:
@@ -357,15 +367,18 @@ def _literals(pairs: dict[str, str]) -> dict[str, Any]:
     return literals
 
 
-def _describe(recording: "xr.Dataset") -> None:
-    from connectinfer.data.recording import observed_kind
+def _describe(data: "xr.Dataset") -> None:
+    sizes = data.sizes
+    if "edge" in sizes:
+        say(f"connectome of {sizes['neuron']} neurons and {sizes['edge']} edges")
+    else:
+        from connectinfer.data.recording import observed_kind
 
-    sizes = recording.sizes
-    shape = f"{sizes['trial']} trials x {sizes['time']} bins x {sizes['unit']} units"
-    _say(f"{observed_kind(recording)} of {shape}, bins of {recording.attrs['bin_width']:g} s")
+        shape = f"{sizes['trial']} trials x {sizes['time']} bins x {sizes['unit']} units"
+        say(f"{observed_kind(data)} of {shape}, bins of {data.attrs['bin_width']:g} s")
     for key in ("read", "left_out"):
-        if text := recording.attrs.get(key):
-            _say(f"{key.replace('_', ' ')}: {text}")
+        if text := data.attrs.get(key):
+            say(f"{key.replace('_', ' ')}: {text}")
 
 
 def _judge(result: "xr.DataTree") -> None:
@@ -374,9 +387,9 @@ def _judge(result: "xr.DataTree") -> None:
 
     with timed("judging the fit"):
         diagnosis = judge(result)
-    console, text = _console(), diagnosis.to_markdown()
-    if console.is_terminal:
-        console.print(Markdown(text))
+    output, text = console(), diagnosis.to_markdown()
+    if output.is_terminal:
+        output.print(Markdown(text))
     else:
         typer.echo(text)
     if not diagnosis.passed:

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from rich.console import Console
 from rich.table import Table
 
-from connectinfer.data.labelled import save
 from connectinfer.data.recording import recording
+from connectinfer.data.saving import save
 from connectinfer.data.splits import hold_out
 from connectinfer.diagnostics.checks import diagnose
 from connectinfer.diagnostics.predictive import held_out_score

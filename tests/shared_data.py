@@ -158,7 +158,178 @@ def open_worm_connectome() -> xr.Dataset:
     )
 
 
+def open_worm_gap_junctions() -> xr.Dataset:
+    """Adult C. elegans, gap junctions, both directions of each as published; `sections` as above."""
+    return open_connectome(
+        CONNECTOMES / "celegans_cook2019" / "hermaphrodite_gap_symmetric.csv.gz",
+        fields={"pre": "pre", "post": "post", "sections": "weight"},
+    )
+
+
+def open_published_worm() -> xr.Dataset:
+    """C. elegans of Varshney et al.: rows S and Sp (chemical, sent) and EJ (electrical); R and Rp mirror the former.
+
+    Neuromuscular rows (NMJ) lead to no neuron. `kind` is chemical (S), polyadic (Sp) or electrical (EJ).
+    """
+
+    def rows(name: str):
+        return lambda file: file[name][np.isin(file["Type"], ("S", "Sp", "EJ"))]
+
+    sent = rows("Type")
+    return open_connectome(
+        CONNECTOMES / "celegans_varshney2011" / "NeuronConnectFormatted.csv.gz",
+        fields={
+            "pre": rows("Neuron 1"),
+            "post": rows("Neuron 2"),
+            "synapse_count": rows("Nbr"),
+            "kind": lambda file: np.where(
+                sent(file) == "EJ", "electrical", np.where(sent(file) == "Sp", "polyadic", "chemical")
+            ),
+        },
+    )
+
+
+def open_developing_worm(animal: int) -> xr.Dataset:
+    """Nerve ring of C. elegans number 1, 2, 3, 5, 6 or 7, from hatching to adult; `kind` chemical or electrical.
+
+    `synapse_count` is the number of synapses, `size` the EM sections of all of them together.
+    """
+    return open_connectome(
+        CONNECTOMES / "celegans_witvliet2021" / f"witvliet_2020_{animal}.json.gz",
+        fields={
+            "pre": "pre",
+            "post": "post",
+            "kind": lambda file: np.where(file["typ"] == 0, "chemical", "electrical"),
+            "synapse_count": lambda file: [len(sizes) for sizes in file["syn"]],
+            "size": lambda file: [np.sum(sizes) for sizes in file["syn"]],
+        },
+    )
+
+
 def open_cortex_connectome() -> xr.Dataset:
-    """MICrONS layer 2/3 pyramidal cells: synapses summed to edges with `synapse_count` and `cleft_size` (voxels)."""
+    """MICrONS layer 2/3 pyramidal cells: synapses summed to edges with `synapse_count` and `cleft_size` (voxels).
+
+    Positions come as text "[103860 44385 891]" in voxels of 4 x 4 x 40 nm.
+    """
     table = read_table(CONNECTOMES / "microns_l23" / "soma_subgraph_synapses_spines_v185.csv.gz")
-    return connectome(**sum_synapses(table["pre_root_id"], table["post_root_id"], cleft_size=table["cleft_vx"]))
+    edges = sum_synapses(table["pre_root_id"], table["post_root_id"], cleft_size=table["cleft_vx"])
+    somata = pd.DataFrame(read_table(CONNECTOMES / "microns_l23" / "soma_valence_v185.csv"))
+    somata = somata.drop_duplicates("pt_root_id").set_index("pt_root_id")
+    neurons = somata.loc[np.union1d(edges["pre"], edges["post"]), ["cell_type"]]
+    voxels = somata.loc[neurons.index, "pt_position"].str.strip("[]").str.split(expand=True).astype(float)
+    return connectome(
+        neurons=neurons.assign(**dict(zip("xyz", (voxels * [4, 4, 40] / 1000).T.to_numpy(), strict=True))), **edges
+    )
+
+
+def open_visual_cortex_connectome() -> xr.Dataset:
+    """MICrONS cubic millimetre: 6,548 proofread neurons with positions, edges by their row in the neuron table."""
+    folder = CONNECTOMES / "microns_minnie65"
+    table = pd.DataFrame(read_table(folder / "mouse_extended_neuron_info.csv.gz"))
+    ids = table["id"].to_numpy()
+    positions = {name: table[f"{name}_soma"].to_numpy() / 1000 for name in "xyz"}
+    return open_connectome(
+        folder / "mouse_directed_connectome.csv.gz",
+        fields={
+            "pre": lambda file: ids[file["i"]],
+            "post": lambda file: ids[file["j"]],
+            "synapse_count": "weight",
+        },
+        neurons=pd.DataFrame(positions, index=ids),
+    )
+
+
+def open_mushroom_body_connectome() -> xr.Dataset:
+    """Right mushroom body of the larval Drosophila, a matrix with pre in the rows; `cell_type` K, P, O or I."""
+    folder = CONNECTOMES / "drosophila_mb_larva"
+    labels = np.loadtxt(folder / "right_cell_labels.csv", dtype=str)
+    return open_connectome(
+        folder / "right_adjacency.csv",
+        fields={"weight": lambda file: file.matrix().T},
+        neurons=pd.DataFrame({"cell_type": labels}, index=range(len(labels))),
+    )
+
+
+def open_compass_connectome(direction: str = "er2epg") -> xr.Dataset:
+    """Ellipsoid body of the hemibrain: ring neurons to compass neurons (`er2epg`) or back (`epg2erEB`).
+
+    `synapse_count` is that of the ellipsoid body; `cell_type (neuron)` and the glomerulus in `name (neuron)`.
+    """
+    path = CONNECTOMES / "drosophila_hemibrain_ring_epg" / f"{direction}.csv.gz"
+    table = pd.DataFrame(read_table(path))
+    ends = [
+        table[[each, f"supertype1.{each}", f"name.{each}"]].set_axis(["id", "cell_type", "name"], axis=1)
+        for each in ("from", "to")
+    ]
+    return open_connectome(
+        path,
+        fields={"pre": "from", "post": "to", "synapse_count": "ROIweight"},
+        neurons=pd.concat(ends).drop_duplicates("id").set_index("id"),
+    )
+
+
+def open_fly_visual_connectome() -> xr.Dataset:
+    """Cell types of the fly's visual system: `alpha` is the sign of an edge, `synapse_count` per target cell."""
+    return open_connectome(
+        CONNECTOMES / "drosophila_visual" / "fib25-fib19_v2.2.json.gz",
+        fields={
+            "pre": "edges.src",
+            "post": "edges.tar",
+            "alpha": "edges.alpha",
+            # One [[du, dv], synapses] for each column of the lattice that the type reaches.
+            "synapse_count": lambda file: [sum(count for _, count in edge["offsets"]) for edge in file["edges"]],
+            "neuron": "nodes.name",
+        },
+    )
+
+
+def open_human_connectome(matrix: str = "strucMatrix_ctx") -> xr.Dataset:
+    """Regions of the human brain (HCP average): `weight` is the log streamline density, or a correlation."""
+    folder = CONNECTOMES / "human_hcp_enigma"
+    labels = matrix.replace("strucMatrix", "strucLabels").replace("funcMatrix", "strucLabels")
+    return open_connectome(
+        folder / f"{matrix}.csv.gz",
+        fields={"weight": "*"},
+        # A single line of names, which is the header of an empty table.
+        neurons=np.array(list(read_table(folder / f"{labels}.csv.gz"))),
+    )
+
+
+def open_mesoscale_connectome() -> xr.Dataset:
+    """Mouse brain regions, "ipsi:385" the source side, "contra:385" the other: `weight` is a normalised density.
+
+    The header has two rows, hemisphere and region, so the first row of numbers is that of the targets' ids. Regions of
+    the other side were not injected: their axons are unobserved.
+    """
+    path = CONNECTOMES / "mouse_mesoscale" / "homogeneous-standard-model.csv.gz"
+    table = pd.DataFrame(read_table(path))
+    hemispheres = [name.split(".")[0] for name in table.columns[1:]]
+    targets = np.array([f"{side}:{region:.0f}" for side, region in zip(hemispheres, table.iloc[0, 1:], strict=True)])
+    sources = np.array([f"ipsi:{region:.0f}" for region in table.iloc[1:, 0]])
+    strength = table.iloc[1:, 1:].to_numpy()
+    source, target = np.nonzero(strength)
+    neurons = pd.DataFrame({"axon_observed": np.isin(targets, sources)}, index=targets)
+    return connectome(sources[source], targets[target], neurons=neurons, weight=strength[source, target])
+
+
+def open_mouse_tracts(mouse: int = 0) -> xr.Dataset:
+    """Diffusion tractography of one of 24 mice, 332 regions, left ones first; `weight` is the number of streamlines."""
+    atlas = read_table(CONNECTOMES / "mouse_dti_wang2020" / "atlas.csv")
+    regions = np.concatenate([np.char.add(side, atlas["Abbreviation"]) for side in ("L:", "R:")])
+    return open_connectome(
+        CONNECTOMES / "mouse_dti_wang2020" / "mouse_dti_connectomes.npz",
+        fields={"weight": lambda file: file["adjacency"][mouse]},
+        neurons=regions,
+    )
+
+
+def open_in_silico_cortex() -> xr.Dataset:
+    """Blue Brain model of rat somatosensory cortex, a sparse matrix with pre in the rows; layers and m-types."""
+    folder = CONNECTOMES / "insilico_bbp_sscx_r0c10"
+    nodes = pd.DataFrame(read_table(folder / "nodes_r0c10.csv.gz")).set_index("gid")
+    signs = nodes["synapse_class"].map({"EXC": 1, "INH": -1})
+    return open_connectome(
+        folder / "adj_r0c10.npz",
+        fields={"weight": lambda file: file["matrix"].T},
+        neurons=nodes[["x", "y", "z", "layer", "mtype"]].rename(columns={"mtype": "cell_type"}).assign(sign=signs),
+    )

@@ -14,10 +14,10 @@ import scipy.io
 import xarray as xr
 
 from connectinfer.data.connectome import check_connectome, connectome, from_dense, to_dense
-from connectinfer.data.labelled import save
 from connectinfer.data.objects import as_recording
 from connectinfer.data.reading import open_connectome, open_recording
 from connectinfer.data.recording import check_recording, recording
+from connectinfer.data.saving import save
 from connectinfer.data.spike_times import align_spikes, bin_spikes
 from connectinfer.data.splits import hold_out, split_trials
 from connectinfer.data.time_bins import cut_trials, rebin
@@ -338,7 +338,8 @@ FILES = {
     "damaged gzip": ("a.csv.gz", text("no gzip"), {}, "a.csv.gz cannot be read as a table"),
     "empty table": ("a.csv", text(""), {}, "a.csv cannot be read as a table"),
     "unknown suffix": ("a.mta", text(""), {}, r"no reader for a.mta. Did you mean .mat\? Readers exist for .mat, "),
-    "NWB, which a later part reads": ("a.nwb", text(""), {}, "no reader for a.nwb"),
+    "not NWB": ("a.nwb", text("hello"), {}, "a.nwb cannot be read as NWB .*damaged"),
+    "HDF5 that is not NWB": ("a.nwb", hdf5, {}, r"a.nwb cannot be read as NWB .*Missing NWB version"),
     "zipped archive": ("a.mat.gz", text(""), {}, "no reader for a.mat.gz"),
     "names that are not ours": (
         "a.npz", archive, {},
@@ -365,15 +366,24 @@ FILES = {
         r"\['unit'\] are given both as fields and as values",
     ),
     "no time": ("a.npz", archive, {"fields": {"counts": "spikes"}}, "give either `time`, .* or `bin_width`"),
-    "spike times without bins": (
-        "a.npz", archive, {"fields": {"spike_times": "unit", "unit": "choice"}}, "spike times need `bin_width`"
+    "a window without events": (
+        "a.npz", archive, {"fields": {"spike_times": "unit", "unit": "choice"}, "window": (0.0, 1.0)},
+        r"\['window'\] cut trials around `events`, which are missing; give their times in s",
+    ),
+    "events and a stretch": (
+        "a.npz", archive, {"fields": {"spike_times": "unit", "unit": "choice"}, "events": [0.0], "stop": 1.0},
+        r"\['stop'\] say where one stretch lies, `events` where trials do; give one or the other",
+    ),
+    "trials of a stretch": (
+        "a.npz", archive, {"fields": {"spike_times": "unit", "unit": "choice", "trial": "choice"}},
+        "`trial` names the trials that `events` cut out of spike times",
     ),
     "spike times without units": (
         "a.npz", archive, {"fields": {"spike_times": "unit"}, "bin_width": 0.1}, "`unit` must give the unit of every"
     ),
     "binning of counts": (
-        "a.npz", archive, {"fields": {"counts": "spikes"}, "bin_width": 0.1, "window": (0, 1)},
-        r"\['window'\] belong to `spike_times`; `counts` is binned already",
+        "a.npz", archive, {"fields": {"counts": "spikes"}, "bin_width": 0.1, "stop": 1.0},
+        r"\['stop'\] belong to `spike_times`; `counts` is binned already",
     ),
 }  # fmt: skip
 
@@ -392,20 +402,22 @@ def test_a_missing_file_names_its_neighbour(tmp_path):
         open_recording(tmp_path / "sesion.mat")
 
 
-def test_a_missing_extra_is_named(tmp_path, monkeypatch):
-    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+@pytest.mark.parametrize(("suffix", "extra"), [("parquet", "parquet"), ("nwb", "nwb")])
+def test_a_missing_extra_is_named(tmp_path, monkeypatch, suffix, extra):
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(b"PAR1")
     real = builtins.__import__
 
-    def without_parquet(name, *args, **kwargs):
-        if name.split(".")[0] in ("pyarrow", "fastparquet"):
+    def without_extras(name, *args, **kwargs):
+        if name.split(".")[0] in ("pyarrow", "fastparquet", "pynwb"):
             raise ImportError(name)
         return real(name, *args, **kwargs)
 
-    monkeypatch.setattr(builtins, "__import__", without_parquet)
+    monkeypatch.setattr(builtins, "__import__", without_extras)
     with pytest.raises(
-        ImportError, match=r"needs the extra `parquet`: python -m pip install 'connectinfer\[parquet\]'"
+        ImportError, match=rf"needs the extra `{extra}`: python -m pip install 'connectinfer\[{extra}\]'"
     ):
-        open_recording(tmp_path / "a.parquet", fields={"counts": "unit_*"}, bin_width=0.1)
+        open_recording(path, fields={"counts": "unit_*"}, bin_width=0.1)
 
 
 @pytest.mark.parametrize(
@@ -426,5 +438,5 @@ def test_a_mistaken_edge_table_is_refused(tmp_path, fields, message):
 
 
 def test_labelled_data_is_written_as_netcdf_or_zarr_only(tmp_path):
-    with pytest.raises(ValueError, match=r"written as .nc or .zarr; got a.npz"):
+    with pytest.raises(ValueError, match=r"a recording or result is written as .nc or .zarr; got a.npz"):
         save(GOOD, tmp_path / "a.npz")

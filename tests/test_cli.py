@@ -14,6 +14,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from connectinfer.cli import app
+from connectinfer.data.reading import open_connectome, open_recording
 from connectinfer.data.recording import recording
 from connectinfer.zoo import list_models
 
@@ -49,6 +50,8 @@ def settings_of_jax_are_put_back(monkeypatch, tmp_path):
         "jax_traceback_filtering",
     )
     before = {name: getattr(jax.config, name) for name in names}
+    # A user has set no cache of their own.
+    jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(tmp_path)
@@ -201,7 +204,7 @@ def test_an_existing_result_is_overwritten_only_with_force(run, engine, recordin
     (tmp_path / "fit.nc").write_text("precious")
     result = run("fit", recording_file, "--model", model_file)
     assert result.exit_code == 1
-    assert "fit.nc exists; name another file with --output, or give --force" in result.stderr
+    assert "fit.nc exists; name another file, or give --force" in result.stderr
     assert not engine.calls
     assert (tmp_path / "fit.nc").read_text() == "precious"
     assert run("fit", recording_file, "--model", model_file, "--force").exit_code == 0
@@ -274,6 +277,77 @@ def test_the_demo_gets_its_folder_and_its_exit_code_is_ours(run, monkeypatch, tm
     assert run("demo", "--output", tmp_path / "new", "--seed", 5).exit_code == 3
     assert calls == [(tmp_path / "new", 5)]
     assert (tmp_path / "new").is_dir()
+
+
+@pytest.fixture
+def edges(tmp_path):
+    path = tmp_path / "edges.csv"
+    path.write_text("source,target,syn\n648518346349539437,5,2\n5,648518346349539437,1\n")
+    return path
+
+
+EDGES = ["--field", "pre=source", "--field", "post=target", "--field", "weight=syn"]
+
+
+@pytest.mark.parametrize(
+    "target", ["w.nc", "w.zarr", "w.graphml", "w.json", "w.gml", "w.edgelist", "w.parquet", "w.tsv"]
+)
+def test_a_connectome_is_converted_and_what_was_read_is_said(run, edges, tmp_path, target):
+    result = run("convert", edges, target, *EDGES)
+    assert result.exit_code == 0, result.output
+    assert "connectome of 2 neurons and 2 edges" in result.stderr
+    assert "read: pre from source, post from target, weight from syn" in result.stderr
+    assert f"wrote it to {target}" in result.stderr
+    made = open_connectome(tmp_path / target)
+    assert dict(zip(made["pre"].values.tolist(), made["weight"].values.tolist(), strict=True)) == {
+        648518346349539437: 2, 5: 1,
+    }  # fmt: skip
+
+
+def test_a_converted_connectome_converts_on_without_options(run, edges, tmp_path):
+    for source, target in ((edges, "a.graphml"), ("a.graphml", "b.json"), ("b.json", "c.nc"), ("c.nc", "d.gml")):
+        result = run("convert", source, target, *(EDGES if source is edges else []))
+        assert result.exit_code == 0, result.output
+    assert open_connectome(tmp_path / "d.gml")["neuron"].values.tolist() == [5, 648518346349539437]
+
+
+def test_a_recording_is_converted_with_its_values(run, tmp_path):
+    np.savez(tmp_path / "spikes.npz", spikes=np.ones((2, 5, 3), int))
+    result = run("convert", "spikes.npz", "spikes.zarr", "--field", "counts=spikes", "--value", "bin_width=0.02")
+    assert result.exit_code == 0, result.output
+    assert "counts of 2 trials x 5 bins x 3 units, bins of 0.02 s" in result.stderr
+    assert open_recording(tmp_path / "spikes.zarr").attrs["bin_width"] == 0.02
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_the_target_cannot_hold_is_one_line(run, edges):
+    assert run("convert", edges, "w.nc", *EDGES).exit_code == 0
+    result = run("convert", "w.nc", "net")
+    assert result.exit_code == 0, result.output
+    assert "Warning: net cannot hold these ids" in result.stderr
+    assert run("convert", "net/circuit_config.json", "again.json").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["edges.csv", "w.nc"], "may hold a recording or a connectome: say which by --as", id="unknown"),
+        pytest.param(["edges.csv", "w.nc", "--as", "connectome"], "--field counts=trials.spikes", id="no fields"),
+        pytest.param(["edges.csv", "w.xyz", *EDGES], "a connectome is written as .nc, .zarr,", id="suffix"),
+        pytest.param(["edges.csv", "edges.csv", *EDGES], "edges.csv exists; name another file, or", id="exists"),
+        pytest.param(["edges.csv", "no/w.nc", *EDGES], "The folder no of the output does not exist", id="folder"),
+        pytest.param(["absent.csv", "w.nc"], "there is no file absent.csv", id="absent"),
+        pytest.param(["edges.csv", "w.nc", *EDGES, "--value", "x=1"], "--value is for recordings", id="value"),
+        pytest.param(["edges.csv", "w.nc", "--as", "music"], "'music' is not one of", id="kind"),
+    ],
+)
+@pytest.mark.usefixtures("edges")
+def test_a_mistaken_conversion_is_one_message_and_writes_nothing(run, tmp_path, arguments, message):
+    result = run("convert", *arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert [path.name for path in tmp_path.iterdir() if path.suffix] == ["edges.csv"]
 
 
 def test_doctor_reports_the_machine(run, tmp_path):

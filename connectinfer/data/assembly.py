@@ -1,18 +1,23 @@
 """A recording assembled from the parts that were picked out of a file."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from connectinfer.data.objects import from_table, one_trial
 from connectinfer.data.recording import KINDS, recording
-from connectinfer.data.spike_times import align_spikes, bin_spikes
+from connectinfer.data.spike_times import count_spikes
+from connectinfer.data.time_bins import cut_at_events
+from connectinfer.data.time_tables import from_table
+from connectinfer.data.trial_arrays import one_trial
 
-BINNING = ("bin_width", "start", "stop", "events", "window", "stops")
+DEFAULT_BIN_WIDTH = 0.01
+TRIALS = ("events", "window", "stops")
+STRETCH = ("start", "stop")
+BINNING = ("bin_width", *STRETCH, *TRIALS, "observed")
 RECORDING_FIELDS = (*KINDS, "spike_times", "time", "unit", "trial", "inputs", "mask", *BINNING)
 
 
@@ -25,15 +30,34 @@ def assemble_recording(parts: Mapping[str, Any]) -> xr.Dataset:
     given = [name for name in (*KINDS, "spike_times") if name in parts]
     if len(given) != 1:
         raise ValueError(f"give exactly one of {(*KINDS, 'spike_times')}; got {given}.")
-    return _from_spikes(**parts) if given == ["spike_times"] else _from_bins(given[0], dict(parts))
+    check_trials(parts)
+    if given == ["spike_times"]:
+        return _from_spikes(**parts)
+    cutting = {name: _number(parts[name]) for name in TRIALS if name in parts}
+    trial = {"trial": parts["trial"]} if cutting and "trial" in parts else {}
+    dataset = _from_bins(given[0], {name: each for name, each in parts.items() if name not in {*cutting, *trial}})
+    return cut_at_events(dataset, **cutting, **trial) if cutting else dataset
 
 
-def _from_spikes(spike_times: Any, unit: Any = None, **options: Any) -> xr.Dataset:
+def check_trials(parts: Mapping[str, Any]) -> None:
+    """Raise unless what cuts trials has events, and nothing else says where the data lies.
+
+    Raises:
+        ValueError: names what cannot be combined.
+    """
+    stretch, trials = ([name for name in names if name in parts] for names in (STRETCH, TRIALS))
+    if trials and "events" not in parts:
+        raise ValueError(f"{trials} cut trials around `events`, which are missing; give their times in s.")
+    if trials and stretch:
+        raise ValueError(f"{stretch} say where one stretch lies, `events` where trials do; give one or the other.")
+
+
+def _from_spikes(spike_times: Any, unit: Any = None, trial: Any = None, **options: Any) -> xr.Dataset:
     unused = sorted(set(options) - set(BINNING))
     if unused:
         raise ValueError(f"{unused} cannot be combined with `spike_times`, which are binned by {BINNING}.")
-    if "bin_width" not in options:
-        raise ValueError("spike times need `bin_width`, in s: `open_recording(path, bin_width=0.01)`.")
+    if trial is not None and "events" not in options:
+        raise ValueError("`trial` names the trials that `events` cut out of spike times; without `events` drop it.")
     if isinstance(spike_times, list):
         units = list(range(len(spike_times)) if unit is None else np.asarray(unit).tolist())
         if len(units) != len(spike_times):
@@ -43,8 +67,8 @@ def _from_spikes(spike_times: Any, unit: Any = None, **options: Any) -> xr.Datas
         if unit is None:
             raise ValueError("`spike_times` is one array, so `unit` must give the unit of every spike.")
         spike_times = (spike_times, unit)
-    count: Callable[..., xr.Dataset] = align_spikes if "events" in options else bin_spikes
-    return count(spike_times, **{name: _number(each) for name, each in options.items()})
+    options = {"bin_width": DEFAULT_BIN_WIDTH} | {name: _number(each) for name, each in options.items()}
+    return count_spikes(spike_times, trial=trial, **options)
 
 
 def _from_bins(kind: str, parts: dict[str, Any]) -> xr.Dataset:

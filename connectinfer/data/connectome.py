@@ -4,11 +4,14 @@ Orientation, for the whole package: a matrix is `weight[post, pre]`, so that `we
 networkx edge (u, v) is pre = u, post = v. Files and libraries that keep pre in the rows are transposed at the door.
 
 The stored form is an edge list: `pre (edge)` and `post (edge)` are neuron ids, and any number of further edge
-variables (weight, synapse_count, size, delay, kind) share their dim. The coordinate `neuron` lists all ids, also of
-neurons without edges. Per neuron, where known: `population`, `cell_type` (str), `sign` (1 excitatory, -1 inhibitory,
-0 unknown), `x`, `y`, `z` (micrometres), and always `axon_observed` and `dendrite_observed` (bool). A pair is observed
-if the axon of `pre` and the dendrite of `post` are: an unobserved pair is unknown, not zero. Several populations
-(LGN and V1) share the one `neuron` dim, with ids such as "v1:12".
+variables (weight, synapse_count, size, delay, kind) share their dim. Several edges may lead from one neuron to another
+if `kind` (chemical, electrical) or `contact` (0, 1, ... within the pair and kind: one edge per synaptic contact) tells
+them apart. NaN in a float edge variable says that it does not apply to the edge; `weight` and `synapse_count` apply to
+all. The coordinate `neuron` lists all ids, also of neurons without edges. Per neuron, where known: `population`,
+`cell_type` (str), `sign` (1 excitatory, -1 inhibitory, 0 unknown), `x`, `y`, `z` (micrometres), and always
+`axon_observed` and `dendrite_observed` (bool). A pair is observed if the axon of `pre` and the dendrite of `post` are:
+an unobserved pair is unknown, not zero. Several populations (LGN and V1) share the one `neuron` dim, with ids such as
+"v1:12".
 """
 
 from typing import Any
@@ -23,6 +26,8 @@ from connectinfer.data.identifiers import as_identifiers, check_unique, listing
 
 POSITION = ("x", "y", "z")
 OBSERVED = ("axon_observed", "dendrite_observed")
+# Edge variables that every edge has.
+COMPLETE = ("weight", "synapse_count")
 # Micrometres; more than any brain measures, and less than 0.2 mm given in nanometres.
 LARGEST_SPAN = 2e5
 
@@ -37,8 +42,8 @@ def connectome(
         post: Ids of the receiving neurons.
         neurons: All ids, or a table indexed by id whose columns become variables of the neurons (the module
             docstring names the usual ones). By default the neurons that have an edge, all observed.
-        **edge_variables: Arrays `(edge,)`, such as `weight` or `synapse_count`. `kind` tells apart several edges
-            between the same two neurons (chemical, electrical).
+        **edge_variables: Arrays `(edge,)`, such as `weight` or `synapse_count`. `kind` (chemical, electrical) and
+            `contact` (whole numbers, see `number_contacts`) tell apart several edges between the same two neurons.
 
     Raises:
         ValueError: for float or duplicate ids, edges to unknown neurons, repeated edges, NaN weights, bad positions.
@@ -74,12 +79,31 @@ def from_dense(
     matrix = np.asarray(weight)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"`weight` must be a square matrix (post, pre); got shape {matrix.shape}.")
-    listed = np.arange(len(matrix)) if neurons is None else neurons
-    ids = _neuron_ids(listed, np.zeros(0), np.zeros(0))
-    if len(ids) != len(matrix):
-        raise ValueError(f"`neurons` has {len(ids)} ids, the matrix {len(matrix)} rows.")
+    listed, ids = _listed(neurons, len(matrix))
     post, pre = np.nonzero(matrix)
     return connectome(ids[pre], ids[post], neurons=listed, **{variable: matrix[post, pre]})
+
+
+def from_sparse(
+    weight: Any, *, neurons: ArrayLike | pd.DataFrame | None = None, variable: str = "weight"
+) -> xr.Dataset:
+    """A connectome from a square sparse matrix or array of scipy `weight[post, pre]`, which is never made dense.
+
+    Stored zeros are no edges; entries stored several times are summed. `neurons` as in `from_dense`.
+
+    Raises:
+        ValueError: as `from_dense`.
+    """
+    entries = weight.tocoo(copy=True)
+    if entries.ndim != 2 or entries.shape[0] != entries.shape[1]:
+        raise ValueError(f"`weight` must be a square matrix (post, pre); got shape {entries.shape}.")
+    entries.sum_duplicates()
+    entries.eliminate_zeros()
+    listed, ids = _listed(neurons, entries.shape[0])
+    # By rows, as `from_dense` orders them.
+    order = np.lexsort([entries.col, entries.row])
+    pre, post, values = entries.col[order], entries.row[order], entries.data[order]
+    return connectome(ids[pre], ids[post], neurons=listed, **{variable: values})
 
 
 def check_connectome(dataset: xr.Dataset) -> None:
@@ -94,23 +118,27 @@ def check_connectome(dataset: xr.Dataset) -> None:
             raise ValueError(f"a connectome needs a variable `{name}` with dims {dims}; build it with `connectome`.")
     ids = as_identifiers(dataset["neuron"].values, "neuron")
     check_unique(ids, "neuron")
+    positions = pd.Index(ids)
     for name in ("pre", "post"):
         used = as_identifiers(dataset[name].values, name)
         if used.size and used.dtype.kind != ids.dtype.kind:
             raise ValueError(
                 f"`{name}` ids are {used.dtype} but neuron ids are {ids.dtype}; give all as int or as str."
             )
-        unknown = np.setdiff1d(used, ids)
+        unknown = pd.unique(used[positions.get_indexer(used) < 0])
         if unknown.size:
             raise ValueError(
                 f"`{name}` names {unknown.size} neurons that are not in `neurons`: {listing(unknown)}. "
                 "Add them to `neurons`, or leave out their edges."
             )
     _check_repeats(dataset)
-    for name in dataset.data_vars:
+    for name in _edge_variables(dataset):
         values = dataset[name].values
-        if dataset[name].dims == ("edge",) and values.dtype.kind == "f" and not np.isfinite(values).all():
-            at = int(np.flatnonzero(~np.isfinite(values))[0])
+        if values.dtype.kind != "f":
+            continue
+        wrong = ~np.isfinite(values) if name in COMPLETE else np.isinf(values)
+        if wrong.any():
+            at = int(np.flatnonzero(wrong)[0])
             raise ValueError(f"`{name}` of edge {at} is {values[at]}; leave out edges whose {name} is not known.")
     _check_neurons(dataset)
 
@@ -131,6 +159,40 @@ def sum_synapses(pre: ArrayLike, post: ArrayLike, **sizes: ArrayLike) -> dict[st
     return {"pre": senders[first], "post": receivers[first], "synapse_count": synapse_count, **summed}
 
 
+def number_contacts(pre: ArrayLike, post: ArrayLike, kind: ArrayLike | None = None) -> Int[np.ndarray, "edge"]:
+    """0, 1, 2, ... for the edges that join the same two neurons (by the same kind), in their order."""
+    columns = [pre, post] if kind is None else [pre, post, kind]
+    return _grouped(*map(np.asarray, columns)).cumcount().to_numpy(np.int64)
+
+
+def merge_contacts(dataset: xr.Dataset) -> xr.Dataset:
+    """One edge per connected pair (and kind), in the order of first contacts, with `synapse_count` for `contact`.
+
+    `synapse_count` is the number of contacts, or the sum of theirs where each has a `synapse_count`. Summed are also
+    `weight`, `size`, and what ends in `_weight` or `_size`. Other edge variables are kept where all contacts of every
+    pair agree; `attrs["left_out"]` names those that do not.
+    """
+    grouped = _grouped(*_identity(dataset, "pre", "post", "kind").values())
+    pair, first = grouped.ngroup().to_numpy(), np.flatnonzero(grouped.cumcount() == 0)
+    merged: dict[str, Any] = {}
+    differing = []
+    for name in _edge_variables(dataset):
+        values = dataset[name].values
+        leading = values[first]
+        if _is_summed(name) and values.dtype.kind in "biuf":
+            merged[name] = _sums(values, pair, first.size)
+        elif name != "contact" and _agree(values, leading[pair]).all():
+            merged[name] = leading
+        elif name != "contact":
+            differing.append(f"{name} (differs between contacts)")
+    merged.setdefault("synapse_count", np.bincount(pair, minlength=first.size))
+    left_out = ", ".join(filter(None, [dataset.attrs.get("left_out", ""), *differing]))
+    result = dataset.drop_dims("edge").assign({name: ("edge", values) for name, values in merged.items()})
+    result = result.assign_attrs(left_out=left_out) if left_out else result
+    check_connectome(result)
+    return result
+
+
 def edge_indices(dataset: xr.Dataset) -> tuple[Int[np.ndarray, "edge"], Int[np.ndarray, "edge"]]:
     """Positions on the `neuron` axis of each edge's pre and post neuron."""
     ids = pd.Index(dataset["neuron"].values)
@@ -147,15 +209,18 @@ def to_dense(dataset: xr.Dataset, variable: str) -> xr.DataArray:
     """An edge variable as a float matrix `(post, pre)`: 0 where observed pairs have no edge, NaN where unknown.
 
     Raises:
-        ValueError: if the variable is not numeric, or several kinds of edge join the same pair.
+        ValueError: if the variable is not numeric, or several contacts or kinds of edge join the same pair.
     """
-    edge_variables = [str(name) for name in dataset.data_vars if dataset[name].dims == ("edge",)]
-    numeric = [n for n in edge_variables if n not in ("pre", "post") and dataset[n].dtype.kind in "biuf"]
+    numeric = [n for n in _edge_variables(dataset) if n not in ("pre", "post") and dataset[n].dtype.kind in "biuf"]
     if variable not in numeric:
         raise ValueError(f"{variable!r} is no numeric edge variable; choose one of {numeric}.")
     pre, post = edge_indices(dataset)
     pairs = pre * dataset.sizes["neuron"] + post
     if len(np.unique(pairs)) < len(pairs):
+        if _identity(dataset, "contact"):
+            raise ValueError(
+                "some pairs are joined by several contacts; sum them first, with `merge_contacts(dataset)`."
+            )
         raise ValueError(
             "some pairs are joined by several kinds of edge; select one first, for example "
             "`dataset.isel(edge=(dataset['kind'] == 'chemical').values)`."
@@ -168,6 +233,15 @@ def to_dense(dataset: xr.Dataset, variable: str) -> xr.DataArray:
 def _pairs(dataset: xr.Dataset, values: np.ndarray, name: str) -> xr.DataArray:
     ids = dataset["neuron"].values
     return xr.DataArray(values, {"post": ids, "pre": ids}, ("post", "pre"), name=name)
+
+
+def _listed(neurons: Any, size: int) -> tuple[Any, np.ndarray]:
+    """The neurons of a matrix, numbered by default, and their ids."""
+    listed = np.arange(size) if neurons is None else neurons
+    ids = _neuron_ids(listed, np.zeros(0), np.zeros(0))
+    if len(ids) != size:
+        raise ValueError(f"`neurons` has {len(ids)} ids, the matrix {size} rows.")
+    return listed, ids
 
 
 def _neuron_ids(neurons: Any, senders: np.ndarray, receivers: np.ndarray) -> np.ndarray:
@@ -186,15 +260,55 @@ def _plain(values: Any, name: str, size: int) -> np.ndarray:
     return array
 
 
+def _edge_variables(dataset: xr.Dataset) -> list[str]:
+    return [str(name) for name in dataset.data_vars if dataset[name].dims == ("edge",)]
+
+
+def _identity(dataset: xr.Dataset, *names: str) -> dict[str, np.ndarray]:
+    """Those of `names` that the edges have, which together tell them apart."""
+    present = [name for name in names if name in dataset and dataset[name].dims == ("edge",)]
+    return {name: dataset[name].values for name in present}
+
+
+def _codes(*columns: np.ndarray) -> pd.DataFrame:
+    """Equal values of a column as equal integers, which compare much faster than str."""
+    return pd.DataFrame({at: pd.factorize(each)[0] for at, each in enumerate(columns)})
+
+
+def _grouped(*columns: np.ndarray) -> Any:
+    """Edges grouped by equal values of all columns, groups in order of appearance."""
+    codes = _codes(*columns)
+    return codes.groupby(list(codes.columns), sort=False)
+
+
+def _is_summed(name: str) -> bool:
+    return name in ("synapse_count", "weight", "size") or name.endswith(("_weight", "_size"))
+
+
+def _sums(values: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
+    # Sums of small integers and of float32 over many contacts need more digits than a single contact.
+    total = np.zeros(n_groups, np.float64 if values.dtype.kind == "f" else np.int64)
+    np.add.at(total, group, values.astype(total.dtype))
+    return total
+
+
+def _agree(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    same = values == others
+    return same | (np.isnan(values) & np.isnan(others)) if values.dtype.kind == "f" else same
+
+
 def _check_repeats(dataset: xr.Dataset) -> None:
-    columns = ["pre", "post"] + (["kind"] if "kind" in dataset else [])
-    table = pd.DataFrame({name: dataset[name].values for name in columns})
-    repeated = table[table.duplicated()]
-    if len(repeated):
+    columns = _identity(dataset, "pre", "post", "kind", "contact")
+    if "contact" in columns and columns["contact"].dtype.kind not in "iu":
+        raise ValueError(f"`contact` must be whole numbers 0, 1, ...; got {columns['contact'].dtype}.")
+    repeated = np.flatnonzero(_codes(*columns.values()).duplicated())
+    if repeated.size:
+        example = tuple(values[repeated[0]].item() for values in columns.values())
         raise ValueError(
-            f"{len(repeated)} edges repeat another with the same {', '.join(columns)}, for example "
-            f"{tuple(repeated.iloc[0])}. If rows are single synapses, use "
-            "`connectome(**sum_synapses(pre, post, ...))`; if edges differ in kind, give `kind`."
+            f"{repeated.size} edges repeat another with the same {', '.join(columns)}, for example {example}. "
+            "If rows are single synapses, sum them, `connectome(**sum_synapses(pre, post, ...))`, or keep each as an "
+            "edge of its own, `connectome(pre, post, contact=number_contacts(pre, post), ...)`; if edges differ in "
+            "kind, give `kind`."
         )
 
 

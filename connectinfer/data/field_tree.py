@@ -9,11 +9,19 @@ import numpy as np
 
 
 class Leaf(NamedTuple):
-    """An array that is still in the file: `load()` reads it."""
+    """An array that is still in the file: `load()` reads it; `unit` is what the file says of its values."""
 
     shape: tuple[int, ...]
     dtype: str
     load: Callable[[], Any]
+    unit: str = ""
+
+
+class Proposal(NamedTuple):
+    """What a format says by itself: `fields`, from our names to the file's, and a note for `attrs["read"]`."""
+
+    fields: Mapping[str, Any]
+    note: str = ""
 
 
 class FieldTree(Mapping):
@@ -36,13 +44,17 @@ class FieldTree(Mapping):
             self._taken.add(path)
         return self._opened(value, path)
 
+    def peek(self, name: str) -> Any:
+        """The field as the reader left it: a `Leaf` stays unread, and the field does not count as taken."""
+        return self._fields[name]
+
     def _opened(self, value: Any, path: str) -> Any:
         if isinstance(value, Leaf):
             return value.load()
         if isinstance(value, Mapping):
             return FieldTree(value, path, self._taken)
-        if _is_branch(value):
-            return [FieldTree(each, path, self._taken) for each in value]
+        if isinstance(value, list):
+            return [self._opened(each, path) for each in value]
         return value
 
     def __contains__(self, name: object) -> bool:
@@ -53,6 +65,22 @@ class FieldTree(Mapping):
 
     def __len__(self) -> int:
         return len(self._fields)
+
+    def matrix(self, pattern: str = "*") -> np.ndarray:
+        """The fields that match `pattern` side by side, `(row, column)`: a matrix that a table keeps by column.
+
+        Raises:
+            ValueError: if none matches, or those that do are no numbers or differ in length.
+        """
+        columns = {name: np.asarray(self[name]) for name in self if fnmatchcase(name, pattern)}
+        shapes = {each.shape for each in columns.values()}
+        text = [name for name, each in columns.items() if each.dtype.kind not in "biuf"]
+        if len(shapes) != 1 or text or len(min(shapes)) != 1:
+            raise ValueError(
+                f"the fields {pattern!r} form no matrix: {len(columns)} match, with the shapes {sorted(shapes)[:3]}"
+                f"{f', and {text[:3]} hold no numbers' if text else ''}. The file holds:\n{self.describe()}"
+            )
+        return np.stack(list(columns.values()), axis=-1)
 
     def left_out(self) -> list[str]:
         """Paths of the fields that nobody took."""

@@ -9,11 +9,15 @@ from typing import Any
 import xarray as xr
 
 from connectinfer._typing import FilePath
-from connectinfer.data.field_tree import FieldTree, Leaf
+from connectinfer.data.field_tree import FieldTree, Leaf, Proposal
+from connectinfer.data.graph_files import GRAPHS, read_graph_fields
 from connectinfer.data.hdf5 import read_hdf5
+from connectinfer.data.json_files import read_json
 from connectinfer.data.labelled import read_labelled
 from connectinfer.data.matlab import read_matlab
 from connectinfer.data.numpy_archive import read_numpy
+from connectinfer.data.nwb import propose_nwb, read_nwb
+from connectinfer.data.sonata_spikes import propose_spikes
 from connectinfer.data.tables import read_table
 
 LABELLED = (".nc", ".zarr")
@@ -25,8 +29,18 @@ READERS: dict[str, Callable[[FilePath], Mapping[str, Any]]] = {
     ".tsv": read_table,
     ".txt": read_table,
     ".parquet": read_table,
+    ".json": read_json,
     ".h5": read_hdf5,
     ".hdf5": read_hdf5,
+    ".nwb": read_nwb,
+    **dict.fromkeys(GRAPHS, read_graph_fields),
+}
+MAY_BE_ZIPPED = (".csv", ".tsv", ".txt", ".json", *GRAPHS)
+# For formats that fix the meaning of their fields; None for a file of the suffix that says nothing of its own.
+PROPOSALS: dict[str, Callable[[FieldTree], Proposal | None]] = {
+    ".nwb": propose_nwb,
+    ".h5": propose_spikes,
+    ".hdf5": propose_spikes,
 }
 
 
@@ -47,12 +61,13 @@ def find_file(path: FilePath) -> tuple[Path, str]:
     zipped = suffixes[-1:] == [".gz"]
     suffix = (suffixes[:-1] if zipped else suffixes)[-1:] or [""]
     known = [*READERS, *LABELLED]
-    if suffix[0] not in known or (zipped and READERS.get(suffix[0]) is not read_table):
+    if suffix[0] not in known or (zipped and suffix[0] not in MAY_BE_ZIPPED):
         near = get_close_matches(suffix[0], known, 1, 0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
+        hint = " Save the sheet as .csv." if suffix[0] in (".xls", ".xlsx", ".ods") else hint
         raise ValueError(
-            f"no reader for {file.name}.{hint} Readers exist for {', '.join(known)}, and .csv.gz, .tsv.gz, .txt.gz. "
-            "What is in memory goes to `as_recording` or `connectome` directly."
+            f"no reader for {file.name}.{hint} Readers exist for {', '.join(known)}, and with .gz behind it for "
+            f"{', '.join(MAY_BE_ZIPPED)}. What is in memory goes to `as_recording` or `connectome` directly."
         )
     return file, suffix[0]
 

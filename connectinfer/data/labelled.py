@@ -1,6 +1,5 @@
 """netCDF (`.nc`, through h5netcdf) and Zarr (`.zarr`): labelled data written and read without loss."""
 
-import shutil
 from pathlib import Path
 
 import xarray as xr
@@ -28,50 +27,9 @@ def read_labelled(path: FilePath) -> xr.Dataset:
         ) from error
 
 
-def save(data: xr.Dataset | xr.DataTree, path: FilePath, *, overwrite: bool = False) -> None:
-    """Write to netCDF (`.nc`) or Zarr (`.zarr`).
-
-    Raises:
-        FileExistsError: if the path exists and `overwrite` is False.
-        ValueError: for another suffix.
-    """
-    file = Path(path)
-    suffix = file.suffix.lower()
-    if suffix not in (".nc", ".zarr"):
-        raise ValueError(f"labelled data is written as .nc or .zarr; got {file.name}.")
-    if file.exists() and not overwrite:
-        raise FileExistsError(f"{file.name} exists. Choose another name, or pass `overwrite=True` to replace it.")
-    # Written beside and moved, so that an interruption leaves nothing half-written under the name.
-    part = file.with_name(file.name + ".part")
-    try:
-        if suffix == ".zarr":
-            data.to_zarr(part, mode="w", consolidated=False)
-        else:
-            data.to_netcdf(part, mode="w", engine="h5netcdf")
-    except BaseException:
-        _remove(part)
-        raise
-    if suffix == ".zarr" and file.exists():
-        _swap(part, file)
+def write_labelled(data: xr.Dataset | xr.DataTree, path: Path) -> None:
+    """Write to netCDF (`.nc`) or Zarr (`.zarr`), over what is there."""
+    if path.suffix.lower() == ".zarr":
+        data.to_zarr(path, mode="w", consolidated=False)
     else:
-        part.replace(file)
-
-
-def _swap(part: Path, file: Path) -> None:
-    """A folder cannot be replaced in one step: until the new one is in place, the old one is kept beside it."""
-    old = file.with_name(file.name + ".old")
-    _remove(old)
-    file.replace(old)
-    try:
-        part.replace(file)
-    except BaseException:
-        old.replace(file)
-        raise
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        data.to_netcdf(path, mode="w", engine="h5netcdf")

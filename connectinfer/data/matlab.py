@@ -1,7 +1,8 @@
 """MATLAB files: version 5 and 7 through scipy, version 7.3 (HDF5 inside) through h5py.
 
-Structs become dicts, struct arrays lists of dicts, cells lists, char arrays str. Row and column vectors become one
-axis, 1 x 1 arrays scalars; other arrays keep MATLAB's axis order. Objects and function handles are not read.
+Structs become dicts, struct arrays lists of dicts, cells lists, char arrays str, sparse matrices those of scipy. Row
+and column vectors become one axis, 1 x 1 arrays scalars; other arrays keep MATLAB's axis order. Objects (tables,
+strings, datetimes) and function handles are not read: they are None.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ import scipy.io
 from scipy.io.matlab import MatlabFunction, MatlabOpaque, mat_struct
 
 from connectinfer._typing import FilePath
+from connectinfer.data.matlab_hdf5 import read_matlab_hdf5, squeezed
 
 
 def read_matlab(path: FilePath) -> dict[str, Any]:
@@ -24,8 +26,7 @@ def read_matlab(path: FilePath) -> dict[str, Any]:
     file = Path(path)
     try:
         if h5py.is_hdf5(file):
-            with h5py.File(file, "r") as content:
-                return {name: _hdf5_value(content, item) for name, item in content.items() if name[0] != "#"}
+            return read_matlab_hdf5(file)
         variables = scipy.io.loadmat(file, struct_as_record=False, squeeze_me=False, chars_as_strings=True)
     # scipy meets damage wherever it happens to look next: zlib, struct, index, type and value errors all occur.
     except Exception as error:
@@ -57,35 +58,4 @@ def _value(value: Any) -> Any:
         items = [_value(each) for each in value.ravel(order="F")]
         is_struct = bool(items) and isinstance(value.flat[0], mat_struct)
         return items[0] if is_struct and len(items) == 1 else items
-    return _plain(value)
-
-
-def _plain(array: np.ndarray) -> Any:
-    if array.size == 1:
-        return array.reshape(())[()]
-    if array.ndim == 2 and 1 in array.shape:
-        return array.ravel()
-    return array
-
-
-def _hdf5_value(file: h5py.File, item: Any) -> Any:
-    """MATLAB 7.3 keeps cells and struct arrays as references, and axes in reverse order."""
-    kind = item.attrs.get("MATLAB_class", b"").decode()
-    if isinstance(item, h5py.Group):
-        fields = {name: _hdf5_value(file, each) for name, each in item.items()}
-        records = [each for each in item.values() if isinstance(each, h5py.Dataset) and _is_struct_array_field(each)]
-        if records and len(records) == len(fields):
-            return [dict(zip(fields, row, strict=True)) for row in zip(*fields.values(), strict=True)]
-        return fields
-    if "MATLAB_empty" in item.attrs:
-        return "" if kind == "char" else ([] if kind == "cell" else np.zeros(0))
-    values = item[()]
-    if item.dtype == h5py.ref_dtype:
-        return [_hdf5_value(file, file[reference]) for reference in values.ravel()]
-    if kind == "char":
-        return "".join(chr(code) for code in values.ravel())
-    return _plain(values.T.astype(bool) if kind == "logical" else values.T)
-
-
-def _is_struct_array_field(item: h5py.Dataset) -> bool:
-    return item.dtype == h5py.ref_dtype and "MATLAB_class" not in item.attrs
+    return squeezed(value)

@@ -1,5 +1,6 @@
 """NPZ and NPY files. Pickled objects are refused: loading them would run code from the file."""
 
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -9,13 +10,17 @@ import numpy as np
 
 from connectinfer._typing import FilePath
 from connectinfer.data.field_tree import Leaf
+from connectinfer.data.hdf5 import DENSEST
+from connectinfer.data.sparse_archive import is_sparse, sparse_fields
 
 # RuntimeError: a flipped bit can make a member look encrypted, or compressed by an unknown method.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, RuntimeError)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError)
 
 
 def read_numpy(path: FilePath) -> dict[str, Any]:
     """The arrays of an NPZ by name, read when asked for; the array of an NPY under the file's stem.
+
+    A sparse matrix that scipy saved is one field, `matrix`.
 
     Raises:
         ValueError: if the file is damaged, or an array holds pickled objects.
@@ -27,21 +32,37 @@ def read_numpy(path: FilePath) -> dict[str, Any]:
             return {file.stem: Leaf(array.shape, str(array.dtype), lambda: np.array(array))}
         with zipfile.ZipFile(file) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-            return {name: _leaf(file, archive, name) for name in names}
+            members = {name: _leaf(file, archive, name) for name in names}
+        return sparse_fields(file, members) if is_sparse(members) else members
     except _DAMAGE as error:
         raise _explained(file, error) from error
 
 
 def _leaf(file: Path, archive: zipfile.ZipFile, name: str) -> Leaf:
+    shape, dtype = _header(archive, name)
+    return Leaf(shape, str(dtype), lambda: _load(file, name))
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
     with archive.open(f"{name}.npy") as stream:
         major, _ = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(stream)
-    return Leaf(shape, str(dtype), lambda: _load(file, name))
+    return shape, dtype
+
+
+def _check_claimed_size(archive: zipfile.ZipFile, name: str) -> None:
+    """Raise unless the member can hold what its header claims, before numpy allocates it."""
+    shape, dtype = _header(archive, name)
+    claimed, member = math.prod(shape) * dtype.itemsize, archive.getinfo(f"{name}.npy")
+    if not dtype.hasobject and claimed > min(member.file_size, member.compress_size * DENSEST):
+        raise ValueError(f"its header claims {claimed} bytes, but the {member.compress_size} stored cannot hold them")
 
 
 def _load(file: Path, name: str) -> np.ndarray:
     try:
+        with zipfile.ZipFile(file) as archive:
+            _check_claimed_size(archive, name)
         with np.load(file, allow_pickle=False) as archive:
             return archive[name]
     except _DAMAGE as error:

@@ -1,4 +1,4 @@
-"""Recordings from what is already in memory: numpy arrays, pandas tables, xarray objects."""
+"""Recordings from what is already in memory: arrays, tables, xarray objects, and those of neo and pynapple."""
 
 from typing import Any
 
@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from connectinfer.data.neural_objects import from_neural_object, is_neural_object
 from connectinfer.data.recording import DIMS, KINDS, check_recording, observed_kind, recording
+from connectinfer.data.time_tables import from_table, guess_kind
+from connectinfer.data.trial_arrays import one_trial
 
 
 def as_recording(data: Any, *, kind: str | None = None, time: Any = None, **parts: Any) -> xr.Dataset:
@@ -16,10 +19,15 @@ def as_recording(data: Any, *, kind: str | None = None, time: Any = None, **part
         data: A recording; a Dataset with `counts`, `rates` or `fluorescence` (a missing mask counts as all observed);
             a DataArray with dims `(trial, time, unit)` or `(time, unit)` in any order; a DataFrame with units as
             columns and time in s as index, or `(trial, time)` as MultiIndex; an array `(trial, time, unit)` or
-            `(time, unit)`, or a list with one `(time, unit)` array per trial.
+            `(time, unit)`, or a list with one `(time, unit)` array per trial; neo's `SpikeTrain` (a list of them too),
+            `Segment`, `Block` (a trial per segment) and `AnalogSignal`; pynapple's `TsGroup`, `Ts`, `Tsd`, `TsdFrame`
+            and `TsdTensor`.
         kind: "counts", "rates" or "fluorescence"; needed unless the name or an integer dtype tells.
-        time: Bin starts, or the bin width, in s; needed for bare arrays, which carry no time.
-        **parts: `unit`, `trial`, `inputs`, `mask` as in `recording`.
+        time: Bin starts, or the bin width, in s; needed for bare arrays, which carry no time. Spike trains are binned
+            at 0.01 s unless it says otherwise.
+        **parts: `unit`, `trial`, `inputs`, `mask` as in `recording`. For objects of neo and pynapple also `events` (an
+            `IntervalSet`, `Epoch`, `Event` or times in s), `stops` and `window`, which cut trials as in
+            `align_spikes`.
 
     Raises:
         ValueError: for whatever `recording` and `check_recording` refuse, or if kind or time are missing.
@@ -30,6 +38,8 @@ def as_recording(data: Any, *, kind: str | None = None, time: Any = None, **part
         dataset = _from_labelled(data, kind or str(data.name), time, parts)
     elif isinstance(data, pd.DataFrame):
         dataset = from_table(data, kind=kind, time=time, **parts)
+    elif is_neural_object(data):
+        dataset = from_neural_object(data, kind=kind, time=time, **parts)
     else:
         values = data if isinstance(data, list | tuple) else one_trial(np.asarray(data))
         if time is None:
@@ -37,59 +47,9 @@ def as_recording(data: Any, *, kind: str | None = None, time: Any = None, **part
                 "a bare array carries no time: pass `time`, the bin starts or the bin width in s, for example "
                 "`as_recording(array, time=0.01)`."
             )
-        dataset = recording(**{kind or _guess_kind(values): values}, time=time, **parts)
+        dataset = recording(**{kind or guess_kind(values): values}, time=time, **parts)
     check_recording(dataset)
     return dataset
-
-
-def from_table(
-    table: pd.DataFrame,
-    *,
-    kind: str | None = None,
-    time: Any = None,
-    inputs: Any = None,
-    mask: Any = None,
-    unit: Any = None,
-) -> xr.Dataset:
-    """A recording from a table with units as columns; its index is time in s, or `(trial, time)` within the trial.
-
-    `time` replaces the index level by bin starts or a bin width. `inputs` may be a table with the same index, `mask` is
-    True where the table's entries were observed. Bins for which a trial has no row are masked.
-    """
-    kind = kind or _guess_kind(table.to_numpy())
-    observed = np.ones(table.shape, bool) if mask is None else np.asarray(mask)
-    if observed.shape != table.shape:
-        raise ValueError(f"`mask` has shape {observed.shape}, the table {table.shape}. They must agree.")
-    trials, rows = _rows_of_trials(table.index)
-    if time is None:
-        time, bins = _shared_time([_seconds(table.index.get_level_values(-1))[each] for each in rows])
-    else:
-        bins = [np.arange(len(each)) for each in rows]
-
-    def spread(values: np.ndarray) -> np.ndarray:
-        placed = np.zeros((len(rows), max(each[-1] for each in bins) + 1, values.shape[1]), values.dtype)
-        for trial, (at, each) in enumerate(zip(bins, rows, strict=True)):
-            placed[trial, at] = values[each]
-        return placed
-
-    if isinstance(inputs, pd.DataFrame):
-        if not inputs.index.equals(table.index):
-            raise ValueError("`inputs` must have the index of the table, so that its rows belong to the same bins.")
-        placed = spread(inputs.to_numpy(float))
-        inputs = {str(name): placed[:, :, column] for column, name in enumerate(inputs.columns)}
-    return recording(
-        **{kind: spread(table.to_numpy())},
-        time=time,
-        unit=table.columns if unit is None else unit,
-        trial=trials,
-        inputs=inputs,
-        mask=spread(observed),
-    )
-
-
-def one_trial(values: np.ndarray) -> np.ndarray:
-    """`(time, unit)` as a single trial `(1, time, unit)`; anything else unchanged."""
-    return values[None] if values.ndim == 2 else values
 
 
 def _from_labelled(data: xr.DataArray, kind: str, time: Any, parts: dict[str, Any]) -> xr.Dataset:
@@ -119,45 +79,3 @@ def _with_mask(data: xr.Dataset) -> xr.Dataset:
     dataset = _from_labelled(data[kind], kind, time, {"inputs": inputs})
     dataset = dataset.assign_coords(input=data["input"].values) if named else dataset
     return dataset.assign_attrs({**data.attrs, **dataset.attrs})
-
-
-def _guess_kind(values: Any) -> str:
-    dtypes = {np.asarray(each).dtype.kind for each in (values if isinstance(values, list | tuple) else [values])}
-    if dtypes <= set("iub"):
-        return "counts"
-    raise ValueError(f"these are not integers, so say what they are: `kind=` one of {KINDS}.")
-
-
-def _seconds(index: pd.Index) -> np.ndarray:
-    if index.dtype.kind not in "iuf":
-        raise ValueError(f"the time index must be numbers in seconds; got {index.dtype}.")
-    return index.to_numpy(float)
-
-
-def _rows_of_trials(index: pd.Index) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Trial ids in their order, and the rows of each."""
-    if index.nlevels > 2:
-        raise ValueError(f"the index must be time, or (trial, time); got the levels {list(index.names)}.")
-    if index.nlevels == 1:
-        return np.arange(1), [np.arange(len(index))]
-    codes, trials = pd.factorize(index.get_level_values(0))
-    return np.asarray(trials), [np.flatnonzero(codes == each) for each in range(len(trials))]
-
-
-def _shared_time(times: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """One uniform axis that covers the times of all trials, and each trial's bins on it."""
-    steps = np.concatenate([np.diff(each) for each in times])
-    if steps.size == 0 or not (steps > 0).all():
-        raise ValueError("within each trial, time must increase over at least two bins; sort the table by time.")
-    width, start = float(np.median(steps)), min(each[0] for each in times)
-    bins = [np.rint((each - start) / width).astype(int) for each in times]
-    for each, at in zip(times, bins, strict=True):
-        off = np.abs(each - start - at * width)
-        if off.max() > 0.1 * width or (np.diff(at) == 0).any():
-            raise ValueError(
-                f"`time` must be uniform: {each[off.argmax()]:g} s does not lie on bins of {width:g} s. "
-                "Resample, or pass `time` as a number, the bin width."
-            )
-    if len(bins) > 1 and np.bincount(np.concatenate(bins)).max() == 1:
-        raise ValueError("no two trials share a time: it seems to run on. Subtract each trial's start from `time`.")
-    return start + np.arange(max(at[-1] for at in bins) + 1) * width, bins

@@ -2,21 +2,29 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 
 from connectinfer._typing import FilePath
-from connectinfer.data.assembly import RECORDING_FIELDS, assemble_recording
-from connectinfer.data.connectome import check_connectome, connectome, from_dense
+from connectinfer.data.assembly import DEFAULT_BIN_WIDTH, RECORDING_FIELDS, assemble_recording
+from connectinfer.data.connectome import check_connectome, connectome, from_dense, from_sparse
+from connectinfer.data.field_groups import unfold
 from connectinfer.data.field_tree import FieldTree, select
-from connectinfer.data.files import LABELLED, find_file, note_source, read_tree
+from connectinfer.data.files import LABELLED, PROPOSALS, find_file, note_source, read_tree
+from connectinfer.data.graph_files import GRAPHS, is_node_link, open_graph
+from connectinfer.data.json_files import parse_json
 from connectinfer.data.labelled import read_labelled
 from connectinfer.data.matlab import exact_integers
 from connectinfer.data.recording import KINDS, check_layout, observed_kind
+from connectinfer.data.sonata import is_sonata_config, is_sonata_edges, open_circuit
 
+HDF5 = (".h5", ".hdf5")
 NEURON_FIELDS = ("population", "cell_type", "sign", "x", "y", "z", "axon_observed", "dendrite_observed")
 
 RECORDING_EXAMPLE = """Say which field holds what, for example
@@ -28,18 +36,23 @@ CONNECTOME_EXAMPLE = """Say which field holds what, for example
 
 
 def open_recording(path: FilePath, *, fields: Mapping[str, Any] | None = None, **values: Any) -> xr.Dataset:
-    """The recording in a file: MATLAB, NPZ/NPY, CSV/TSV/Parquet, HDF5, netCDF or Zarr.
+    """The recording in a file: NWB, SONATA spikes, MATLAB, NPZ/NPY, CSV/TSV/Parquet, JSON, HDF5, netCDF or Zarr.
 
     Args:
         path: The file; its suffix decides how it is read.
         fields: From our names to the file's. Ours are `counts`, `rates`, `fluorescence` or `spike_times`; `time` or
-            `bin_width`; `unit`, `trial`, `inputs`, `mask`; and for spike times `events`, `window`, `start`, `stop`,
-            `stops` as in `bin_spikes` and `align_spikes`. The file's are dotted paths ("trials.spikes"), patterns of
-            columns ("unit_*"), functions of the file's fields, or for `inputs` a mapping from input names to these.
-            `(time, unit)` data is one trial, unless `trial` gives the trial of each row. `spike_times` is a list with
-            one array per unit, or one array beside `unit`, the unit of each spike. Any other name becomes a
-            coordinate, written `"choice": ("trial", "trials.choice")`. Not needed where the file uses our names.
-        **values: Any of our names given as a value, such as `bin_width=0.01`.
+            `bin_width` (0.01 s by default for spike times); `unit`, `trial`, `inputs`, `mask`; `events`, `stops` and
+            `window`, which cut trials as in `align_spikes` and `cut_at_events`; and for spike times `start`, `stop` as
+            in `bin_spikes` and `observed` as in `mask_unobserved`. The file's are dotted paths ("trials.spikes"),
+            patterns of columns ("unit_*"), functions of the file's fields, or for `inputs` a mapping from input names
+            to these. `(time, unit)` data is one trial, unless `trial` gives the trial of each row. `spike_times` is a
+            list with one array per unit, or one array beside `unit`, the unit of each spike. A table of units, a table
+            of intervals as `events` or a time series may be picked whole, see `unfold`. Any other name becomes a
+            coordinate, written `"choice": ("trial", "trials.choice")`. Not needed where the file uses our names or
+            its format says what is what, as NWB and SONATA do: then `fields` may name what differs, such as
+            `{"events": "intervals.encoding_table"}`.
+        **values: Any of our names given as a value, such as `bin_width=0.01`; None for what is not to be read, as in
+            `events=None` for one long trial.
 
     Returns:
         A recording whose attrs `source`, `read` and `left_out` say what was read and what was not. Units that never
@@ -56,24 +69,28 @@ def open_recording(path: FilePath, *, fields: Mapping[str, Any] | None = None, *
             kept = {name: dataset.attrs.get(name, "") for name in ("read", "left_out")}
             return note_source(dataset, file, kept["read"] or observed_kind(dataset), kept["left_out"])
     tree = read_tree(file)
+    fields, note = _completed(tree, suffix, fields, values)
     extra = {name: each for name, each in (fields or {}).items() if name not in RECORDING_FIELDS}
     _check_coordinates(extra)
     chosen = _chosen(tree, fields, values, RECORDING_FIELDS, (*KINDS, "spike_times"), RECORDING_EXAMPLE)
     parts = {name: select(tree, each) for name, each in chosen.items() if name not in extra} | values
+    parts, brought = unfold({name: each for name, each in parts.items() if each is not None})
     if suffix == ".mat":
         parts |= {name: exact_integers(parts[name]) for name in ("unit", "trial") if name in parts}
-    dataset = assemble_recording(parts).assign_coords(
-        {name: (dim, np.asarray(select(tree, each))) for name, (dim, each) in extra.items()}
-    )
+    named = {name: (dim, np.asarray(select(tree, each))) for name, (dim, each) in extra.items()}
+    dataset = assemble_recording(parts).assign_coords(brought | named)
     check_layout(dataset)
     sizes = ", ".join(f"{n} {dim}s" if dim != "time" else f"{n} bins" for dim, n in dataset.sizes.items())
-    return note_source(dataset, file, f"{_spelled(chosen)} ({sizes})", ", ".join(tree.left_out()))
+    default = "spike_times" in parts and "bin_width" not in parts
+    binned = f"binned at {DEFAULT_BIN_WIDTH} s (default; `bin_width=` changes it)" if default else ""
+    read = "; ".join(filter(None, [f"{_spelled(chosen)} ({sizes})", binned, note]))
+    return note_source(dataset, file, read, ", ".join(tree.left_out()))
 
 
 def open_connectome(
-    path: FilePath, *, fields: Mapping[str, Any] | None = None, neurons: pd.DataFrame | None = None
+    path: FilePath, *, fields: Mapping[str, Any] | None = None, neurons: ArrayLike | pd.DataFrame | None = None
 ) -> xr.Dataset:
-    """The connectome in a file: an edge list, or a square matrix.
+    """The connectome in a file: an edge list, a square matrix, a graph, or a SONATA network.
 
     Args:
         path: The file; its suffix decides how it is read.
@@ -81,22 +98,37 @@ def open_connectome(
             variable (`weight`, `synapse_count`, `kind`); or `weight` alone, a matrix `(post, pre)`. `neuron` lists all
             ids, and `population`, `cell_type`, `sign`, `x`, `y`, `z`, `axon_observed`, `dendrite_observed` describe
             them. The file's are dotted paths or functions of its fields: for a matrix with pre in the rows,
-            `{"weight": lambda file: file["adjacency"].T}`. Not needed where the file uses our names.
-        neurons: Table of the neurons, indexed by id, if the file does not describe them.
+            `{"weight": lambda file: file["adjacency"].T}`, or `file.matrix().T` where it is a table. Not needed where
+            the file uses our names, nor for graphs (GraphML, GEXF, GML, Pajek, edge lists, node-link JSON) and SONATA
+            (the JSON config of a circuit or simulation, or an edges file alone; `open_sonata` takes other files).
+        neurons: All ids, or a table of the neurons indexed by id, if the file does not describe them.
 
     Raises:
         FileNotFoundError, ValueError: say what is wrong and list the fields of the file. A table with one row per
             synapse has repeated edges: read it with `read_table` and use `connectome(**sum_synapses(...))`.
     """
     file, suffix = find_file(path)
-    if suffix in LABELLED and fields is None:
-        dataset = read_labelled(file)
-        check_connectome(dataset)
-        return note_source(dataset, file, dataset.attrs.get("read", "connectome"), dataset.attrs.get("left_out", ""))
+    whole = _whole_connectome(file, suffix) if fields is None else None
+    if whole is not None:
+        if neurons is not None:
+            raise ValueError(
+                f"{file.name} lists its neurons itself; leave out `neurons`, or say with `fields` what to read."
+            )
+        return note_source(whole, file, whole.attrs.get("read", "connectome"), whole.attrs.get("left_out", ""))
     tree = read_tree(file)
     own = tuple(tree) if fields is None else ()
-    chosen = _chosen(tree, fields, {}, ("pre", "post", *own), ("pre", "weight"), CONNECTOME_EXAMPLE)
-    parts = {name: select(tree, each) for name, each in chosen.items()}
+    try:
+        chosen = _chosen(tree, fields, {}, ("pre", "post", *own), ("pre", "weight"), CONNECTOME_EXAMPLE)
+        dataset = _assembled_connectome({name: select(tree, each) for name, each in chosen.items()}, neurons)
+    except ValueError as error:
+        if file.name in str(error):
+            raise
+        raise ValueError(f"{file.name}: {error}") from error
+    sizes = f"{dataset.sizes['edge']} edges, {dataset.sizes['neuron']} neurons"
+    return note_source(dataset, file, f"{_spelled(chosen)} ({sizes})", ", ".join(tree.left_out()))
+
+
+def _assembled_connectome(parts: dict[str, Any], neurons: Any) -> xr.Dataset:
     described = {name: parts.pop(name) for name in NEURON_FIELDS if name in parts}
     listed = parts.pop("neuron", None)
     if neurons is None:
@@ -104,13 +136,46 @@ def open_connectome(
             raise ValueError(f"{sorted(described)} describe neurons; say with `neuron` which field holds their ids.")
         neurons = listed if not described else pd.DataFrame(described, index=pd.Index(listed))
     if "pre" in parts and "post" in parts:
-        dataset = connectome(parts.pop("pre"), parts.pop("post"), neurons=neurons, **parts)
-    elif list(parts) == ["weight"]:
-        dataset = from_dense(parts["weight"], neurons=neurons)
-    else:
-        raise ValueError(f"give `pre` and `post`, or a matrix `weight` alone; got {list(parts)}. {CONNECTOME_EXAMPLE}")
-    sizes = f"{dataset.sizes['edge']} edges, {dataset.sizes['neuron']} neurons"
-    return note_source(dataset, file, f"{_spelled(chosen)} ({sizes})", ", ".join(tree.left_out()))
+        return connectome(parts.pop("pre"), parts.pop("post"), neurons=neurons, **parts)
+    if list(parts) == ["weight"]:
+        return _from_matrix(parts["weight"], neurons)
+    raise ValueError(f"give `pre` and `post`, or a matrix `weight` alone; got {list(parts)}. {CONNECTOME_EXAMPLE}")
+
+
+def _from_matrix(weight: Any, neurons: Any) -> xr.Dataset:
+    """From a matrix `(post, pre)`, dense, sparse, or as the columns of a table."""
+    if isinstance(weight, Mapping):
+        weight = np.stack([np.asarray(each) for each in weight.values()], axis=-1)
+    return from_sparse(weight, neurons=neurons) if issparse(weight) else from_dense(weight, neurons=neurons)
+
+
+def _whole_connectome(file: Path, suffix: str) -> xr.Dataset | None:
+    """The connectome of a file whose format says what is what; None where `fields` must say it."""
+    if suffix in LABELLED:
+        dataset = read_labelled(file)
+        check_connectome(dataset)
+        return dataset
+    if suffix in GRAPHS or (suffix == ".json" and is_node_link(parse_json(file))):
+        return open_graph(file)
+    if (suffix == ".json" and is_sonata_config(parse_json(file))) or (suffix in HDF5 and is_sonata_edges(file)):
+        return open_circuit(file)
+    return None
+
+
+def _completed(
+    tree: FieldTree, suffix: str, fields: Mapping[str, Any] | None, values: Mapping[str, Any]
+) -> tuple[Mapping[str, Any] | None, str]:
+    """`fields`, with what the file's format proposes unless the caller names the data; and the format's note."""
+    given = {*(fields or {}), *values}
+    if suffix not in PROPOSALS or given & {*KINDS, "spike_times"}:
+        return fields, ""
+    proposal = PROPOSALS[suffix](tree)
+    if proposal is None:
+        return fields, ""
+    # Trials and a stretch exclude each other, and the ends of the file's trials are not those of the caller's.
+    dropped = given | ({"events", "stops"} if given & {"events", "start", "stop"} else set())
+    proposed = {name: each for name, each in proposal.fields.items() if name not in dropped}
+    return proposed | dict(fields or {}), proposal.note
 
 
 def _chosen(

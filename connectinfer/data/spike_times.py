@@ -1,6 +1,6 @@
 """Spike times in seconds, binned to counts: one stretch, or trials aligned to events."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from connectinfer.data.identifiers import as_identifiers, listing
-from connectinfer.data.recording import recording
+from connectinfer.data.recording import DIMS, recording
 
 # A spike within this share of a bin below an edge belongs to the bin above: 0.3 / 0.1 is 2.9999999999999996.
 EDGE = 1e-6
@@ -42,7 +42,7 @@ def bin_spikes(
     n_bins = int(np.floor((end - first) / bin_width + EDGE))
     if n_bins < 1:
         raise ValueError(f"no bin of {bin_width} s fits between start {first} s and stop {end} s.")
-    counts = _count(times, units, len(ids), first, n_bins, bin_width)
+    counts = count_in_bins(times, units, len(ids), first, n_bins, bin_width)
     dataset = recording(counts=counts[None], time=bin_width, unit=ids)
     return dataset.assign_coords(time=first + dataset["time"].values)
 
@@ -71,7 +71,7 @@ def align_spikes(
     """
     times, units, ids = _pooled(spikes)
     _check_bin_width(bin_width)
-    onsets, lengths, before = _trial_windows(events, bin_width, window, stops)
+    onsets, lengths, before = trial_windows(events, bin_width, window, stops)
     outside = (onsets + before + lengths * bin_width < times[0]) | (onsets + before > times[-1])
     if outside.all():
         raise ValueError(
@@ -85,20 +85,84 @@ def align_spikes(
             f"{onsets[outside][0]:g} s). Silence that was not recorded is no data: leave these events out."
         )
     counts = [
-        _count(times, units, len(ids), onset + before, int(n_bins), bin_width)
+        count_in_bins(times, units, len(ids), onset + before, int(n_bins), bin_width)
         for onset, n_bins in zip(onsets, lengths, strict=True)
     ]
     dataset = recording(counts=counts, time=bin_width, unit=ids)
     return dataset.assign_coords(time=before + dataset["time"].values, event=("trial", onsets))
 
 
-def _trial_windows(
+def count_spikes(
+    spikes: Mapping[Any, ArrayLike] | tuple[ArrayLike, ArrayLike],
+    *,
+    observed: Sequence[ArrayLike] | None = None,
+    trial: ArrayLike | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """Counts by `align_spikes` if `options` have `events`, else by `bin_spikes`; unobserved bins are masked.
+
+    Args:
+        spikes: As in `bin_spikes`.
+        observed: As in `mask_unobserved`. One stretch reaches from the first interval to the last unless `options`
+            have `start` and `stop`.
+        trial: Ids of the trials.
+        **options: Of `align_spikes` or `bin_spikes`.
+    """
+    if "events" in options:
+        dataset = align_spikes(spikes, **options)
+    else:
+        given = [] if observed is None else [_intervals(rows, unit) for unit, rows in enumerate(observed)]
+        ends = np.concatenate([np.zeros(0), *map(np.ravel, given)])
+        if ends.size:
+            options = {"start": float(ends.min()), "stop": float(ends.max())} | options
+        dataset = bin_spikes(spikes, **options)
+    dataset = dataset if observed is None else mask_unobserved(dataset, observed)
+    return dataset if trial is None else dataset.assign_coords(trial=as_identifiers(trial, "trial"))
+
+
+def mask_unobserved(dataset: xr.Dataset, observed: Sequence[ArrayLike]) -> xr.Dataset:
+    """Counts whose bins are masked unless they lie within the times in which their unit was observed.
+
+    Args:
+        dataset: What `bin_spikes` or `align_spikes` made.
+        observed: One array per unit, `(interval, 2)`: start and stop of each interval in s on the clock of the
+            spikes. Intervals may touch and overlap.
+
+    Raises:
+        ValueError: for other shapes, for intervals that end before they start, if a trial keeps no observed bin.
+    """
+    n_units, width = dataset.sizes["unit"], float(dataset.attrs["bin_width"])
+    if len(observed) != n_units:
+        raise ValueError(f"`observed` has intervals for {len(observed)} units, the recording {n_units} units.")
+    events = dataset["event"].values if "event" in dataset.coords else np.zeros(1)
+    starts = events[:, None] + dataset["time"].values
+    within = np.stack(
+        [_lie_within(starts, width, _intervals(rows, unit)) for unit, rows in enumerate(observed)], axis=-1
+    )
+    mask = dataset["mask"].values & within
+    empty = ~mask.any((1, 2))
+    if empty.any():
+        raise ValueError(
+            f"in trials {listing(dataset['trial'].values[empty])} no unit was observed for a whole bin. "
+            "Leave their events out."
+        )
+    counts = np.where(mask, dataset["counts"].values, 0)
+    return dataset.assign(counts=(DIMS, counts), mask=(DIMS, mask))
+
+
+def trial_windows(
     events: ArrayLike, bin_width: float, window: tuple[float, float] | None, stops: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Event times, number of bins per trial, and the start of the first bin relative to the event."""
+    """Event times, number of bins per trial, and the start of the first bin relative to the event.
+
+    Raises:
+        ValueError: if both `window` and `stops` are missing, or if a trial is shorter than a bin.
+    """
     onsets = np.atleast_1d(np.asarray(events, float))
     if window is None and stops is None:
         raise ValueError("say where trials end: `window=(start, end)` relative to the event, or `stops`, both in s.")
+    if onsets.size == 0:
+        raise ValueError("there are no events to cut trials at.")
     before = 0.0 if window is None else float(window[0])
     ends = np.full(onsets.shape, np.inf if window is None else window[1])
     if stops is not None:
@@ -117,7 +181,10 @@ def _trial_windows(
     return onsets, lengths, before
 
 
-def _count(times: np.ndarray, units: np.ndarray, n_units: int, start: float, n_bins: int, width: float) -> np.ndarray:
+def count_in_bins(
+    times: np.ndarray, units: np.ndarray, n_units: int, start: float, n_bins: int, width: float
+) -> np.ndarray:
+    """Spikes per bin and unit `(time, unit)`; `times` are sorted, `units` the index of each spike's unit."""
     low, high = np.searchsorted(times, [start - EDGE * width, start + n_bins * width])
     bins = np.floor((times[low:high] - start) / width + EDGE).astype(int)
     inside = (bins >= 0) & (bins < n_bins)
@@ -125,27 +192,12 @@ def _count(times: np.ndarray, units: np.ndarray, n_units: int, start: float, n_b
     return np.bincount(flat, minlength=n_bins * n_units).reshape(n_bins, n_units)
 
 
-def _pooled(spikes: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All spike times in order, the index of each spike's unit, and the unit ids."""
-    if isinstance(spikes, Mapping):
-        ids = as_identifiers(list(spikes), "unit")
-        trains = [_sorted_times(each, f"unit {unit!r}") for unit, each in spikes.items()]
-        lengths = [len(each) for each in trains]
-        times, units = np.concatenate([np.zeros(0), *trains]), np.repeat(np.arange(len(ids)), lengths)
-        order = np.argsort(times, kind="stable")
-        times, units = times[order], units[order]
-    else:
-        times, clusters = _sorted_times(spikes[0], "the spike table"), as_identifiers(spikes[1], "unit")
-        if times.shape != clusters.shape:
-            raise ValueError(f"every spike needs a unit: got {times.size} times and {clusters.size} unit ids.")
-        ids, units = np.unique(clusters, return_inverse=True)
-    if times.size == 0:
-        raise ValueError("there are no spikes.")
-    _check_seconds(times, units, ids)
-    return times, units, ids
+def sorted_times(values: ArrayLike, owner: str) -> np.ndarray:
+    """Spike times of `owner`, which is what messages call it.
 
-
-def _sorted_times(values: ArrayLike, owner: str) -> np.ndarray:
+    Raises:
+        ValueError: unless they are finite and in order.
+    """
     times = np.atleast_1d(np.asarray(values, float))
     if times.ndim != 1 or not np.isfinite(times).all():
         raise ValueError(f"spike times of {owner} must be finite numbers on one axis; got shape {times.shape}.")
@@ -157,6 +209,55 @@ def _sorted_times(values: ArrayLike, owner: str) -> np.ndarray:
             "Sort them, together with their unit ids."
         )
     return times
+
+
+def _intervals(rows: ArrayLike, unit: int) -> np.ndarray:
+    """Intervals in order, those that touch merged."""
+    intervals = np.asarray(rows, float)
+    if intervals.ndim != 2 or intervals.shape[1] != 2 or not np.isfinite(intervals).all():
+        raise ValueError(
+            f"`observed` of unit {unit} must hold a finite start and stop per interval, (interval, 2); "
+            f"got shape {intervals.shape}."
+        )
+    backwards = np.flatnonzero(intervals[:, 1] < intervals[:, 0])
+    if backwards.size:
+        start, stop = intervals[backwards[0]]
+        raise ValueError(f"`observed` of unit {unit} has an interval that starts at {start} s and stops at {stop} s.")
+    merged: list[list[float]] = []
+    for start, stop in sorted(intervals.tolist()):
+        if merged and start <= merged[-1][1]:
+            merged[-1][1] = max(stop, merged[-1][1])
+        else:
+            merged.append([start, stop])
+    return np.reshape(merged, (-1, 2))
+
+
+def _lie_within(starts: np.ndarray, width: float, intervals: np.ndarray) -> np.ndarray:
+    """Which bins lie as a whole within one of the intervals, which are sorted and apart."""
+    if not len(intervals):
+        return np.zeros(starts.shape, bool)
+    at = np.searchsorted(intervals[:, 0], starts + EDGE * width, side="right") - 1
+    return (at >= 0) & (starts + width <= intervals[at, 1] + EDGE * width)
+
+
+def _pooled(spikes: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All spike times in order, the index of each spike's unit, and the unit ids."""
+    if isinstance(spikes, Mapping):
+        ids = as_identifiers(list(spikes), "unit")
+        trains = [sorted_times(each, f"unit {unit!r}") for unit, each in spikes.items()]
+        lengths = [len(each) for each in trains]
+        times, units = np.concatenate([np.zeros(0), *trains]), np.repeat(np.arange(len(ids)), lengths)
+        order = np.argsort(times, kind="stable")
+        times, units = times[order], units[order]
+    else:
+        times, clusters = sorted_times(spikes[0], "the spike table"), as_identifiers(spikes[1], "unit")
+        if times.shape != clusters.shape:
+            raise ValueError(f"every spike needs a unit: got {times.size} times and {clusters.size} unit ids.")
+        ids, units = np.unique(clusters, return_inverse=True)
+    if times.size == 0:
+        raise ValueError("there are no spikes.")
+    _check_seconds(times, units, ids)
+    return times, units, ids
 
 
 def _check_seconds(times: np.ndarray, units: np.ndarray, ids: np.ndarray) -> None:

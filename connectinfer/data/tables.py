@@ -1,19 +1,23 @@
 """Text tables (CSV, TSV, gzipped or not, any of comma, tab, semicolon and space) and Parquet, by column."""
 
-import gzip
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from connectinfer._typing import FilePath
+from connectinfer.data.columns import EXACT_IN_FLOAT, as_column
+from connectinfer.data.compressed import largest_content, open_bytes
 
 
-def read_table(path: FilePath) -> dict[str, np.ndarray]:
+def read_table(path: FilePath) -> dict[str, Any]:
     """The columns of a table by name, `(row,)` each; called "0", "1", ... if the first line holds numbers only.
 
-    Whole numbers stay int64, so that root ids keep their digits.
+    Whole numbers stay int64, so that root ids keep their digits, and fractions are read to the last bit. Missing
+    entries are "" in text and NaN in numbers. A Parquet column of lists is a list of arrays, one of structs a list of
+    dicts.
 
     Raises:
         ValueError: if the file is damaged, empty or not a table.
@@ -21,28 +25,42 @@ def read_table(path: FilePath) -> dict[str, np.ndarray]:
     """
     file = Path(path)
     try:
-        if file.suffix.lower() == ".parquet":
-            table = pd.read_parquet(file)
-        else:
-            separator, header = _layout(file)
-            table = pd.read_csv(file, sep=separator, header=header, skipinitialspace=True)
+        table = _read_parquet(file) if file.suffix.lower() == ".parquet" else _read_text(file)
+        return {str(name): _column(pd.Series(table[name]), str(name)) for name in table.columns}
     except ImportError as error:
         raise ImportError(
             f"{file.name} needs the extra `parquet`: python -m pip install 'connectinfer[parquet]'."
         ) from error
-    except (ValueError, EOFError, OSError, zlib.error) as error:
+    # pyarrow's own errors derive from several of these.
+    except (ValueError, EOFError, OSError, zlib.error, LookupError, TypeError, RuntimeError, MemoryError) as error:
         raise ValueError(
             f"{file.name} cannot be read as a table ({type(error).__name__}: {str(error).strip()}). "
             "It is damaged, empty or of another format."
         ) from error
-    return {str(name): _column(table[name].to_numpy()) for name in table.columns}
+
+
+def _read_text(file: Path) -> pd.DataFrame:
+    separator, header = _layout(file)
+    with open_bytes(file) as stream:
+        # In pieces, a column of a long table could come out with several types.
+        return pd.read_csv(stream, sep=separator, header=header, skipinitialspace=True, low_memory=False)
+
+
+def _read_parquet(file: Path) -> pd.DataFrame:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(file) as content:
+        claimed = content.metadata.num_rows * content.metadata.num_columns * 8
+        if claimed > largest_content(file):
+            raise ValueError(f"it claims {content.metadata.num_rows} rows, more than its size lets expect")
+    # Nullable types, so that a missing value does not turn a column of ids into floats.
+    return pd.read_parquet(file, dtype_backend="numpy_nullable")
 
 
 def _layout(file: Path) -> tuple[str, int | None]:
     """The separator, and the line of the header (None if the first line holds numbers only)."""
-    opener = gzip.open if file.suffix.lower() == ".gz" else open
-    with opener(file, "rt", encoding="utf-8") as stream:
-        first = stream.readline().strip()
+    with open_bytes(file) as stream:
+        first = stream.readline().decode("utf-8-sig").strip()
     # Names of columns may hold blanks; then something else stands between them.
     separator = max(",\t;", key=first.count)
     separator = separator if separator in first else " "
@@ -58,7 +76,30 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _column(array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind in "OT":
-        return np.where(pd.isna(array), "", array).astype(str)
-    return array
+def _column(column: pd.Series, name: str) -> Any:
+    if pd.api.types.is_extension_array_dtype(column.dtype) and column.dtype.kind in "biuf":
+        return _from_nullable(column, name)
+    array = column.to_numpy()
+    if array.dtype.kind not in "OT":
+        return array
+    missing = pd.isna(array)
+    values = as_column([None if absent else each for each, absent in zip(array.tolist(), missing, strict=True)], name)
+    if values is not None:
+        return values
+    return list(array) if _is_nested(array[~missing]) else np.where(missing, "", array).astype(str)
+
+
+def _from_nullable(column: pd.Series, name: str) -> np.ndarray:
+    dtype: Any = column.dtype
+    if not column.isna().any():
+        return column.to_numpy(dtype.numpy_dtype)
+    if dtype.kind in "iu" and column.abs().max() > EXACT_IN_FLOAT:
+        raise ValueError(
+            f"column {name!r} holds whole numbers beyond 2^53 beside missing ones, which would cost them digits; fill "
+            "or drop the missing rows"
+        )
+    return column.to_numpy(float, na_value=np.nan)
+
+
+def _is_nested(array: np.ndarray) -> bool:
+    return bool(array.size) and all(isinstance(each, list | dict | np.ndarray) for each in array)

@@ -1,9 +1,14 @@
 """Coarser bins, and long stretches cut into trials."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
+from connectinfer.data.identifiers import listing
 from connectinfer.data.recording import DIMS, observed_kind, recording
+from connectinfer.data.spike_times import trial_windows
 
 
 def rebin(dataset: xr.Dataset, factor: int) -> xr.Dataset:
@@ -75,3 +80,68 @@ def cut_trials(dataset: xr.Dataset, n_bins: int) -> xr.Dataset:
     return pieces.assign_coords({**per_unit, "start": ("trial", starts)}).assign_attrs(
         {**dataset.attrs, **pieces.attrs, **({"left_out": left_out} if left_out else {})}
     )
+
+
+def cut_at_events(
+    dataset: xr.Dataset,
+    events: ArrayLike,
+    *,
+    stops: ArrayLike | None = None,
+    window: tuple[float, float] | None = None,
+    trial: ArrayLike | None = None,
+) -> xr.Dataset:
+    """One long stretch cut into trials around events; time 0 is the event.
+
+    Bins keep their places: a trial begins at the bin whose start is nearest to where it should begin. Coordinate
+    `event (trial)` is the time of the event and `start (trial)` that of the trial's first bin, in s on the clock of
+    the stretch.
+
+    Args:
+        dataset: A recording with a single trial.
+        events: Times of the events in s, `(trial,)`, in any order.
+        stops: Ends of the trials in s, `(trial,)`: the bins after it are masked. Without `window` trials start at
+            their event.
+        window: Start and end of a trial relative to its event, in s.
+        trial: Ids of the trials; 0, 1, ... by default.
+
+    Raises:
+        ValueError: if the recording has several trials, if both `window` and `stops` are missing, if a trial is
+            shorter than a bin or none of its bins was observed.
+    """
+    if dataset.sizes["trial"] != 1:
+        raise ValueError(f"only a recording of one trial can be cut at events; this one has {dataset.sizes['trial']}.")
+    width, starts = float(dataset.attrs["bin_width"]), dataset["time"].values
+    onsets, lengths, before = trial_windows(events, width, window, stops)
+    first = np.rint((onsets + before - starts[0]) / width).astype(int)
+    bins = first[:, None] + np.arange(lengths.max())
+    inside = (bins >= 0) & (bins < len(starts)) & (bins < (first + lengths)[:, None])
+    bins = np.where(inside, bins, 0)
+    mask = dataset["mask"].values[0][bins] & inside[:, :, None]
+    empty = ~mask.any((1, 2))
+    if empty.any():
+        raise ValueError(
+            f"{empty.sum()} of {len(onsets)} trials have no observed bin: events at {listing(onsets[empty], 4)} s, "
+            f"data from {starts[0]:g} to {starts[-1] + width:g} s. Leave these events out."
+        )
+    places = {"event": ("trial", onsets), "start": ("trial", starts[0] + first * width)}
+    cut = _gathered(dataset, bins, inside, mask, trial)
+    return cut.assign_coords({**places, "time": before + cut["time"].values})
+
+
+def _gathered(dataset: xr.Dataset, bins: np.ndarray, inside: np.ndarray, mask: np.ndarray, trial: Any) -> xr.Dataset:
+    """Trials made of the given bins `(trial, time)` of a single trial; what is not `inside` counts as padding."""
+    kind = observed_kind(dataset)
+    inputs = None
+    if "inputs" in dataset:
+        values = np.where(inside[:, :, None], dataset["inputs"].values[0][bins], 0.0)
+        inputs = {str(name): values[:, :, index] for index, name in enumerate(dataset["input"].values)}
+    cut = recording(
+        **{kind: dataset[kind].values[0][bins]},
+        time=float(dataset.attrs["bin_width"]),
+        unit=dataset["unit"].values,
+        trial=trial,
+        mask=mask,
+        inputs=inputs,
+    )
+    per_unit = {name: coord for name, coord in dataset.coords.items() if coord.dims == ("unit",) and name not in DIMS}
+    return cut.assign_coords(per_unit).assign_attrs({**dataset.attrs, **cut.attrs})

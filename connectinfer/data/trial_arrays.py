@@ -53,6 +53,11 @@ def stack_inputs(
     return stacked, np.array([f"input_{index}" for index in range(stacked.shape[2])])
 
 
+def one_trial(values: np.ndarray) -> np.ndarray:
+    """`(time, unit)` as a single trial `(1, time, unit)`; anything else unchanged."""
+    return values[None] if values.ndim == 2 else values
+
+
 def _one_input(data: Any, name: str, within: np.ndarray) -> np.ndarray:
     label = f"inputs[{name!r}]"
     return _fit_length(*stack_trials(data, label, ("time",)), within, data, label)

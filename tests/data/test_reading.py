@@ -10,10 +10,10 @@ import scipy.io
 import xarray as xr
 
 from connectinfer.data.connectome import connectome, to_dense
-from connectinfer.data.labelled import save
 from connectinfer.data.matlab import read_matlab
 from connectinfer.data.reading import open_connectome, open_recording
 from connectinfer.data.recording import recording
+from connectinfer.data.saving import save
 from connectinfer.data.tables import read_table
 
 COUNTS = np.array([[[1, 0], [2, 1], [0, 3]], [[0, 1], [1, 1], [4, 0]]])  # (trial, time, unit)
@@ -58,7 +58,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, made, nam
     save(made, tmp_path / name)
 
     def half(_, path, **_options):
-        path.mkdir() if path.name.endswith(".zarr.part") else path.write_text("half")
+        path.mkdir() if path.suffix == ".zarr" else path.write_text("half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(xr.Dataset, "to_zarr" if name.endswith(".zarr") else "to_netcdf", half)
@@ -73,14 +73,14 @@ def test_a_failed_exchange_of_folders_leaves_the_old_one_and_keeps_the_new_besid
     move = Path.replace
 
     def refuse(path, target):
-        if path.name.endswith(".part"):
+        if path.name == "session.part.zarr":
             raise PermissionError(13, "Permission denied")
         return move(path, target)
 
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(PermissionError):
         save(made.isel(trial=[0]), tmp_path / "session.zarr", overwrite=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["session.zarr", "session.zarr.part"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["session.part.zarr", "session.zarr"]
     assert open_recording(tmp_path / "session.zarr").sizes["trial"] == made.sizes["trial"]
 
 

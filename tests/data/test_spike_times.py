@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from connectinfer.data.spike_times import align_spikes, bin_spikes
+from connectinfer.data.spike_times import align_spikes, bin_spikes, count_spikes, mask_unobserved
 
 SPIKES = {"a": [0.05, 0.1, 0.3, 0.31], "b": [0.29], "c": []}
 
@@ -66,3 +66,44 @@ def test_the_same_trains_in_milliseconds_are_refused(rate):
     trains = {unit: 1000 * np.cumsum(0.002 + rng.exponential(1 / rate, 200)) for unit in range(10)}
     with pytest.raises(ValueError, match="look like milliseconds"):
         bin_spikes(trains, bin_width=0.01)
+
+
+def test_bins_that_were_not_observed_as_a_whole_are_masked():
+    whole = bin_spikes({"a": [0.05, 0.25, 0.45], "b": [0.15]}, bin_width=0.1)
+    # Touching and overlapping intervals are one: bin 1 of "a" lies across the border of two.
+    masked = mask_unobserved(whole, [[[0.15, 0.3], [0.02, 0.15], [0.1, 0.2]], [[0.0, 0.19], [0.3, 0.5]]])
+    assert masked["mask"].values[0].T.tolist() == [[False, True, True, False, False], [True, False, False, True, True]]
+    assert masked["counts"].values[0].T.tolist() == [[0, 0, 1, 0, 0], [0, 0, 0, 0, 0]]
+
+
+def test_observed_times_are_on_the_clock_of_the_events():
+    spikes = {"a": [1.05, 2.05, 2.15]}
+    counted = count_spikes(
+        spikes, events=[1.0, 2.0], stops=[1.2, 2.2], bin_width=0.1, observed=[[[1.0, 2.1]]], trial=["x", "y"]
+    )
+    assert counted["mask"].values[:, :, 0].tolist() == [[True, True], [True, False]]
+    assert counted["counts"].values[:, :, 0].tolist() == [[1, 0], [1, 0]]
+    assert counted["trial"].values.tolist() == ["x", "y"]
+
+
+def test_the_stretch_reaches_over_all_observed_times_unless_told():
+    spikes, observed = {"a": [0.25], "b": [0.35]}, [[[0.2, 0.5]], [[0.3, 0.8]]]
+    assert count_spikes(spikes, bin_width=0.1, observed=observed)["time"].values == pytest.approx(
+        [0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    )
+    assert count_spikes(spikes, bin_width=0.1, observed=observed, stop=0.4).sizes["time"] == 2
+
+
+@pytest.mark.parametrize(
+    ("observed", "message"),
+    [
+        pytest.param([], "`observed` has intervals for 0 units, the recording 1 units", id="units"),
+        pytest.param([[0.1, 0.2]], r"must hold a finite start and stop per interval, .* got shape \(2,\)", id="shape"),
+        pytest.param([[[0.1, np.nan]]], "must hold a finite start and stop", id="NaN"),
+        pytest.param([[[0.3, 0.2]]], r"an interval that starts at 0.3 s and stops at 0.2 s", id="backwards"),
+        pytest.param([[[0.0, 0.05]]], "in trials 0 no unit was observed for a whole bin", id="too short"),
+    ],
+)
+def test_observed_times_that_make_no_sense_are_refused(observed, message):
+    with pytest.raises(ValueError, match=message):
+        mask_unobserved(bin_spikes({"a": [0.05, 0.25]}, bin_width=0.1), observed)
