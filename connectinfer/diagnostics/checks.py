@@ -2,18 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
-from scipy import stats
 
+from connectinfer.diagnostics.importance import k_hat, largest_k_hat
 from connectinfer.diagnostics.invariants import fixed_point_kinds, invariants
-from connectinfer.diagnostics.predictive import predictive_tail
-
-PASS, FAIL, NOT_CERTIFIED = "pass", "fail", "not certified"
+from connectinfer.diagnostics.predictive import STATISTICS, Extremes, extremes, predictive_statistics
+from connectinfer.diagnostics.verdict import FAIL, NOT_CERTIFIED, PASS, Diagnosis, Verdict
 
 # With fewer, the tail that k-hat is fitted to has fewer than 20 draws.
 _LEAST_WEIGHTS = 100
@@ -21,56 +18,6 @@ _LEAST_STEPS = 200
 _JUDGED_BINS = 30
 _LARGEST_SHIFT = 0.35
 _FAILING_SHIFT = 0.6
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One concern: `verdict` is "pass", "fail" or "not certified" (nothing is known to be wrong, nothing is proven)."""
-
-    concern: str
-    verdict: str
-    value: float
-    threshold: str
-    explanation: str
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """Verdicts on a result. `passed` says that nothing failed; what is not certified is not counted as failed."""
-
-    verdicts: tuple[Verdict, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether no concern failed."""
-        return all(verdict.verdict != FAIL for verdict in self.verdicts)
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row per concern."""
-        return pd.DataFrame([vars(verdict) for verdict in self.verdicts])
-
-    def to_markdown(self) -> str:
-        """The headline and the table in Markdown."""
-        rows = ["| concern | verdict | value | threshold | what it means |", "| --- | --- | --- | --- | --- |"]
-        for v in self.verdicts:
-            rows.append(f"| {v.concern} | **{v.verdict}** | {v.value:.3g} | {v.threshold} | {v.explanation} |")
-        return f"{self._headline()}\n\n" + "\n".join(rows)
-
-    def __str__(self) -> str:
-        lines = [self._headline(), ""]
-        for v in self.verdicts:
-            lines.append(f"{v.verdict.upper():>13}  {v.concern}: {v.value:.3g} ({v.threshold}). {v.explanation}")
-        return "\n".join(lines)
-
-    def _headline(self) -> str:
-        failed = [v.concern for v in self.verdicts if v.verdict == FAIL]
-        open_ = [v.concern for v in self.verdicts if v.verdict == NOT_CERTIFIED]
-        if failed:
-            return f"Do not use this fit yet: {', '.join(failed)} failed."
-        if open_:
-            return f"Nothing failed; not certified: {', '.join(open_)}."
-        return "All checks passed."
 
 
 def diagnose(result: xr.DataTree) -> Diagnosis:
@@ -278,8 +225,6 @@ def _convergence(result: xr.DataTree) -> list[Verdict]:
 
 
 def _importance(result: xr.DataTree) -> list[Verdict]:
-    from arviz_stats.base.array import array_stats
-
     weights = result["sample_stats"].to_dataset()["log_weight"].values.ravel().astype(float)
     n_bad = int((~np.isfinite(weights)).sum())
     if n_bad:
@@ -289,13 +234,11 @@ def _importance(result: xr.DataTree) -> list[Verdict]:
         said = "Too few draws for a verdict. Ask for more `draws`."
         asked = f"at least {_LEAST_WEIGHTS} draws"
         return [Verdict("k-hat of the guide", NOT_CERTIFIED, float(weights.size), asked, said)]
-    # ArviZ takes log likelihoods, the negative log weights of leaving one out. Equal weights have no tail to fit.
-    k_hat = float(array_stats.psislw(-weights)[1]) if np.ptp(weights) > 0 else 0.0
-    threshold = min(1 - 1 / np.log10(max(weights.size, 10)), 0.7)
+    k, threshold = k_hat(weights), largest_k_hat(weights.size)
     concern, asked = "k-hat of the guide", f"at most {threshold:.2f}"
     paths = str(result.attrs.get("path_sites", ""))
-    if k_hat <= threshold:
-        return [Verdict(concern, PASS, k_hat, asked, "Importance weights are stable: the guide covers the posterior.")]
+    if k <= threshold:
+        return [Verdict(concern, PASS, k, asked, "Importance weights are stable: the guide covers the posterior.")]
     if paths:
         n_values = sum(
             int(np.prod(result["posterior"][name].shape[2:]))
@@ -306,9 +249,9 @@ def _importance(result: xr.DataTree) -> list[Verdict]:
             f"Importance weights over {n_values} path values say nothing either way in so many dimensions. Judge the "
             "fit by its predictions, and do not rely on the width of its intervals."
         )
-        return [Verdict(concern, NOT_CERTIFIED, k_hat, asked, said)]
+        return [Verdict(concern, NOT_CERTIFIED, k, asked, said)]
     said = "The guide misses part of the posterior. Try guide='low_rank' or 'flow', more steps, or engine='nuts'."
-    return [Verdict(concern, FAIL, k_hat, asked, said)]
+    return [Verdict(concern, FAIL, k, asked, said)]
 
 
 def _solves(result: xr.DataTree) -> list[Verdict]:
@@ -330,32 +273,28 @@ def _solves(result: xr.DataTree) -> list[Verdict]:
 def _prediction(result: xr.DataTree) -> list[Verdict]:
     if not {"posterior_predictive", "observed_data", "constant_data"} <= set(result.children):
         return []
-    tails = predictive_tail(result)
-    if not tails.data_vars:
+    sites = predictive_statistics(result)
+    if not sites.children:
         said = (
             "No observed site has the dims trial, time and unit beside a `mask`, so simulated data were not compared "
             "with the recording. Compare the group posterior_predictive with observed_data yourself."
         )
         return [Verdict("prediction", NOT_CERTIFIED, float("nan"), "a comparison", said)]
-    n_draws = result["posterior_predictive"].sizes["chain"] * result["posterior_predictive"].sizes["draw"]
-    found = []
-    for name, share in tails.data_vars.items():
-        extreme = (share.values < 0.01) | (share.values > 0.99)
-        n_extreme = int(extreme.sum())
-        # As many of the ranks that a unit can have among the draws are extreme.
-        ranks = np.arange(n_draws + 1) / n_draws
-        outer = ((ranks < 0.01) | (ranks > 0.99)).mean()
-        allowed = int(stats.binom.ppf(0.99, extreme.size, outer))
-        units = ", ".join(str(u) for u in tails["unit"].values[extreme][:5])
-        found.append(
-            _verdict(
-                f"prediction of {str(name).replace('_', ', ')} per trial",
-                n_extreme <= allowed,
-                float(n_extreme),
-                f"at most {allowed} of {extreme.size} units in the outer {100 * outer:.2g} %",
-                "Simulated data look like the recording.",
-                f"The model misses this statistic, e.g. for units {units}. Try another rank, inputs, or observation "
-                "model.",
-            )
-        )
-    return found
+    return [
+        _of_statistic(f"{site}, {STATISTICS[name].name}", name, extremes(compared.to_dataset()))
+        for site, groups in sites.children.items()
+        for name, compared in groups.children.items()
+    ]
+
+
+def _of_statistic(concern: str, name: str, found: Extremes) -> Verdict:
+    concern, items = f"prediction of {concern}", {"unit": "units", "pair": "pairs", "time": "bins", "lag": "lags"}
+    kind = items[STATISTICS[name].dim]
+    left_out = f" {found.left_out} {kind} without a value in all data sets are left out." if found.left_out else ""
+    asked = f"at most {found.allowed} of {found.judged} {kind} in the outer {100 * found.outer:.2g} %"
+    if found.allowed >= found.judged:
+        said = f"Too few {kind} and predictive draws for a verdict.{left_out}"
+        return Verdict(concern, NOT_CERTIFIED, float(len(found.items)), asked, said)
+    fine = f"Simulated data look like the recording.{left_out}"
+    missed = f"The model misses this statistic, e.g. for {kind} {', '.join(found.items[:5])}. {STATISTICS[name].remedy}"
+    return _verdict(concern, len(found.items) <= found.allowed, len(found.items), asked, fine, missed + left_out)

@@ -2,8 +2,9 @@
 
 import difflib
 import inspect
+import json
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax
 import xarray as xr
 
 from connectinfer.data.objects import as_recording
+from connectinfer.data.recording import observed_kind
 from connectinfer.inference.nuts import NUTS_OPTIONS, sample_nuts
 from connectinfer.inference.result import Labels
 from connectinfer.inference.svi import fit_svi
@@ -43,39 +45,53 @@ def fit(
     module = load_model(model)
     name = engine or module.CARD["engine"]
     if name not in ENGINES:
-        raise ValueError(f"Unknown engine {name!r}.{_nearest(name, ENGINES)} Engines: {', '.join(ENGINES)}.")
-    for_inputs, for_engine = _split_options(module, ENGINES[name], name, options)
-    inputs, coords = module.inputs(as_recording(data), **for_inputs)
+        raise ValueError(f"Unknown engine {name!r}.{nearest(name, ENGINES)} Engines: {', '.join(ENGINES)}.")
+    taken = option_names(ENGINES[name]) - _PASSED_BY_FIT | (NUTS_OPTIONS if name == "nuts" else set())
+    for_inputs, for_engine = split_options(module, name, taken, options)
+    recording = as_recording(data)
+    inputs, coords = module.inputs(recording, **for_inputs)
     start = {"initial": module.initial(**inputs)} if hasattr(module, "initial") else {}
     labels = Labels(Path(module.__file__ or module.__name__).stem, module.DIMS, coords)
     result = ENGINES[name](jax.random.key(seed), module.model, inputs, labels=labels, **start, **for_engine)
-    result.attrs["seed"] = seed
+    result.attrs |= {"seed": seed} | _origin(recording, options)
     return result
 
 
-def _split_options(
-    module: types.ModuleType, engine: Callable, engine_name: str, options: dict[str, Any]
+def _origin(recording: xr.Dataset, options: Mapping[str, Any]) -> dict[str, str]:
+    """What was fitted and how, as attributes of the result; what does not change the numbers is left out."""
+    given = {name: value for name, value in options.items() if name not in ("checkpoint", "show_progress")}
+    known = {name: str(recording.attrs[name]) for name in ("source", "read", "left_out") if name in recording.attrs}
+    shown = json.dumps(given, default=lambda value: getattr(value, "__name__", str(value)))
+    return {"options": shown, "observed_kind": observed_kind(recording)} | known
+
+
+def split_options(
+    module: types.ModuleType, engine: str, engine_names: Set[str], options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    model_names = _option_names(module.inputs) - {"data"}
-    engine_names = _option_names(engine) - _PASSED_BY_FIT
-    if engine is sample_nuts:
-        engine_names |= NUTS_OPTIONS
+    """`options` for the model's `inputs`, and those for an engine that takes `engine_names`.
+
+    Raises:
+        ValueError: neither takes an option; the nearest name is proposed.
+    """
+    model_names = option_names(module.inputs) - {"data"}
+    known = sorted(model_names | engine_names)
     for option in options:
-        if option not in model_names | engine_names:
-            known = sorted(model_names | engine_names)
+        if option not in known:
             raise ValueError(
-                f"Unknown option {option!r} for {module.__name__!r} with engine {engine_name!r}."
-                f"{_nearest(option, known)} Options: {', '.join(known)}."
+                f"Unknown option {option!r} for {module.__name__!r} with engine {engine!r}."
+                f"{nearest(option, known)} Options: {', '.join(known)}."
             )
     for_model = {name: value for name, value in options.items() if name in model_names}
     return for_model, {name: value for name, value in options.items() if name not in model_names}
 
 
-def _option_names(function: Callable) -> set[str]:
+def option_names(function: Callable) -> set[str]:
+    """Parameters that can be given by name."""
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return {name for name, p in inspect.signature(function).parameters.items() if p.kind in kinds}
 
 
-def _nearest(name: str, known: Any) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question that proposes the known name most like `name`, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

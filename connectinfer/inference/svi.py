@@ -21,7 +21,7 @@ from connectinfer.inference.start import central_start, constrain
 from connectinfer.inference.trace import Sites, bind, describe_sites, latent_sites, map_draws
 from connectinfer.optimisation.checkpoint import STATE_FILE, checkpoint_folder
 from connectinfer.optimisation.interruption import terminations_interrupt
-from connectinfer.optimisation.loop import minimise
+from connectinfer.optimisation.loop import LossFunction, minimise
 from connectinfer.optimisation.progress import timed
 
 
@@ -72,11 +72,7 @@ def fit_svi(
     guide_function = build_guide(constructor, sites, start)
     parameters, constrain_parameters = guide_parameters(key_init, guide_function, arrays)
 
-    def loss(parameters: Any, key: PRNGKeyArray, arrays: dict[str, Any]) -> jax.Array:
-        constrained = constrain_parameters(parameters)
-        weights = [_draw(k, constrained, bound, guide_function, arrays)[1] for k in jax.random.split(key, particles)]
-        return -sum(weights, jnp.zeros(())) / particles
-
+    loss = negative_elbo(bound, guide_function, constrain_parameters, particles)
     named = guide if isinstance(guide, str) else getattr(guide, "__name__", "custom")
     fixed = {name: repr(x) for name, x in inputs.items() if name not in arrays}
     work = {"model": labels.model, "inputs": fixed, "guide": named, "rate": learning_rate, "particles": particles}
@@ -85,7 +81,7 @@ def fit_svi(
         loss,
         parameters,
         arrays,
-        optimizer=_optimizer(learning_rate, steps),
+        optimizer=adam_with_warmup(learning_rate, steps),
         steps=steps,
         name="SVI",
         checkpoint=None if checkpoint is None else checkpoint_folder(checkpoint) / STATE_FILE,
@@ -104,7 +100,7 @@ def fit_svi(
     }
     with timed("drawing from the guide and predicting", show_progress):
         values, log_weight = map_draws(
-            lambda k, _, parameters, arrays: _draw(k, parameters, bound, guide_function, arrays),
+            lambda k, _, parameters, arrays: draw_from_guide(k, parameters, bound, guide_function, arrays),
             jax.random.split(key_draws, draws),
             {},
             constrain_parameters(optimum.parameters),
@@ -125,12 +121,24 @@ def _check_options(steps: int, learning_rate: float, particles: int, draws: int)
         )
 
 
-def _optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
+def adam_with_warmup(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """Adam with gradient clipping; the rate rises over the first tenth of `steps` and falls to zero as a cosine."""
     schedule = optax.warmup_cosine_decay_schedule(learning_rate / 10, learning_rate, max(steps // 10, 1), steps)
     return optax.chain(optax.clip_by_global_norm(1e4), optax.adam(schedule))
 
 
-def _draw(
+def negative_elbo(bound: Callable, guide: Callable, constrain_parameters: Callable, particles: int) -> LossFunction:
+    """The mean over `particles` draws of log guide minus log joint, of the guide's unconstrained parameters."""
+
+    def loss(parameters: Any, key: PRNGKeyArray, arrays: Any) -> jax.Array:
+        constrained = constrain_parameters(parameters)
+        weights = [draw_from_guide(k, constrained, bound, guide, arrays)[1] for k in jax.random.split(key, particles)]
+        return -sum(weights, jnp.zeros(())) / particles
+
+    return loss
+
+
+def draw_from_guide(
     key: PRNGKeyArray, parameters: Mapping[str, Any], bound: Callable, guide: Callable, arrays: Mapping[str, Any]
 ) -> tuple[Sites, jax.Array]:
     """One draw of the latent sites from the guide, and its log importance weight (log joint minus log guide)."""

@@ -117,6 +117,28 @@ def predict(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], value
     return {name: jnp.asarray(value) for name, value in drawn.items()}
 
 
+def draw_joint(
+    key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[Sites, Sites]:
+    """Latent sites, those not in `values` drawn from their prior, and data drawn given them.
+
+    Data are 0 where the model masks the likelihood of what was observed.
+    """
+    key_prior, key_data = jax.random.split(key)
+    trace = trace_model(key_prior, bound, arrays, values)
+    latent = {name: site["value"] for name, site in latent_sites(trace).items()}
+    observed = observed_sites(trace)
+    keys = jax.random.split(key_data, max(len(observed), 1))
+    drawn = {n: _seen(s, _like_the_data(s).sample(k)) for k, (n, s) in zip(keys, observed.items(), strict=False)}
+    return latent, drawn
+
+
+def data_as_seen(bound: Callable, arrays: Mapping[str, Any]) -> Sites:
+    """The data of the observed sites, 0 where their likelihood is masked; may be traced."""
+    trace = trace_model(jax.random.key(0), bound, arrays, {})
+    return {name: _seen(site, site["value"]) for name, site in observed_sites(trace).items()}
+
+
 def observed_values(bound: Callable, arrays: Mapping[str, Any]) -> Sites:
     """The data that the observed sites hold."""
 
@@ -161,6 +183,15 @@ def _like_the_data(site: Mapping[str, Any]) -> dist.Distribution:
     """The law of an observed site, repeated where one value of it stands for many observations."""
     fn, shape = site["fn"], jnp.shape(site["value"])
     return fn if fn.shape() == shape else fn.expand(shape[: len(shape) - fn.event_dim])
+
+
+def _seen(site: Mapping[str, Any], value: Any) -> Array:
+    """`value`, 0 where the likelihood of the site is masked."""
+    fn, shape = site["fn"], jnp.shape(site["value"])
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    masked = isinstance(fn, dist.MaskedDistribution)
+    return jnp.where(jnp.broadcast_to(fn._mask, shape), value, 0) if masked else jnp.asarray(value)
 
 
 def _check_observation(site: Mapping[str, Any]) -> None:

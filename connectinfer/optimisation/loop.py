@@ -26,9 +26,10 @@ LossFunction = Callable[[PyTree, PRNGKeyArray, PyTree], Scalar]
 class Minimum(NamedTuple):
     """Where a minimisation ended.
 
-    `parameters` are those at the end of the chunk of steps with the lowest mean loss, `best_loss`; those at the start,
-    with a `best_loss` of infinity, if no chunk was completed. `status` is `"finished"`, `"interrupted"` (Ctrl-C) or
-    `"diverged"` (a loss or parameter that is not finite; `parameters` are from before that).
+    `parameters` are those at the end of the chunk of steps with the lowest mean loss (or validation loss), `best_loss`;
+    those at the start, with a `best_loss` of infinity, if no chunk was completed. `status` is `"finished"`,
+    `"interrupted"` (Ctrl-C) or `"diverged"` (a loss or parameter that is not finite; `parameters` are from before
+    that).
     """
 
     parameters: PyTree
@@ -59,6 +60,7 @@ def minimise(
     name: str = "optimisation",
     checkpoint: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    validation: Callable[[PyTree, PyTree], Scalar] | None = None,
     show_progress: bool = True,
 ) -> Minimum:
     """Minimises the mean of a (possibly stochastic) loss by stochastic gradient steps.
@@ -67,7 +69,8 @@ def minimise(
     of `data` are passed to the compiled step rather than baked into it. Steps run `chunk` at a time inside one
     compiled scan, and step k always uses the key `fold_in(key, k)`: a run that was interrupted and resumed from
     `checkpoint` takes the same steps, bit for bit, as one that was not. `settings` (what JSON can hold) describe the
-    work in words, for the message about a checkpoint of other work.
+    work in words, for the message about a checkpoint of other work. `validation(parameters, data)`, evaluated once a
+    chunk, decides in place of the chunk's mean loss which parameters are best.
 
     Raises:
         ValueError: `steps` or `chunk` below 1, or a checkpoint that belongs to other work (other steps, key, data,
@@ -79,20 +82,16 @@ def minimise(
     chunk = min(chunk, steps)
     trained, fixed = eqx.partition(parameters, eqx.is_inexact_array)
     dynamic_data, static_data = eqx.partition(data, eqx.is_array)
-    state = _State(
-        parameters=trained,
-        optimizer=optimizer.init(trained),
-        best_parameters=trained,
-        best_loss=jnp.array(jnp.inf),
-        losses=jnp.full((steps,), jnp.nan),
-        step=jnp.array(0),
-        diverged=jnp.array(False),
-    )
+    state = _first_state(trained, optimizer, steps)
 
     def total(trained, key, dynamic_data):
         return loss(eqx.combine(trained, fixed), key, eqx.combine(dynamic_data, static_data))
 
-    run_chunk = _chunk_runner(total, optimizer, steps, chunk)
+    def validated(trained, dynamic_data):
+        assert validation is not None
+        return validation(eqx.combine(trained, fixed), eqx.combine(dynamic_data, static_data))
+
+    run_chunk = _chunk_runner(total, optimizer, steps, chunk, None if validation is None else validated)
     lowered = trace_timed(run_chunk, state, key, dynamic_data, name=name, show=show_progress)
     work: dict[str, Any] = {}
     if checkpoint is not None:
@@ -113,7 +112,43 @@ def minimise(
     return Minimum(eqx.combine(state.best_parameters, fixed), losses, float(state.best_loss), status)
 
 
-def _chunk_runner(total: Callable, optimizer: optax.GradientTransformation, steps: int, chunk: int) -> Callable:
+def minimised(
+    key: PRNGKeyArray,
+    loss: LossFunction,
+    parameters: PyTree,
+    data: PyTree,
+    *,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    chunk: int = 100,
+) -> PyTree:
+    """The `parameters` that `minimise` finds, all of them trained, as a pure function: to be vmapped over many data
+    sets, without progress, checkpoints or interruptions."""
+    run_chunk = _chunk_runner(loss, optimizer, steps, chunk)
+    state = _first_state(parameters, optimizer, steps)
+    state = jax.lax.fori_loop(0, -(-steps // chunk), lambda _, state: run_chunk(state, key, data), state)
+    return state.best_parameters
+
+
+def _first_state(parameters: PyTree, optimizer: optax.GradientTransformation, steps: int) -> _State:
+    return _State(
+        parameters=parameters,
+        optimizer=optimizer.init(parameters),
+        best_parameters=parameters,
+        best_loss=jnp.array(jnp.inf),
+        losses=jnp.full((steps,), jnp.nan),
+        step=jnp.array(0),
+        diverged=jnp.array(False),
+    )
+
+
+def _chunk_runner(
+    total: Callable,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    chunk: int,
+    validated: Callable | None = None,
+) -> Callable:
     def one_step(carry: tuple, key: PRNGKeyArray, data: PyTree, step: Array) -> tuple[tuple, Array]:
         parameters, optimizer_state = carry
         value, gradient = jax.value_and_grad(total)(parameters, jax.random.fold_in(key, step), data)
@@ -130,17 +165,17 @@ def _chunk_runner(total: Callable, optimizer: optax.GradientTransformation, step
         )
         taken = indices < steps
         values = jnp.where(taken, values, 0.0)
-        mean = values.sum() / taken.sum()
+        score = values.sum() / taken.sum() if validated is None else validated(parameters, data)
         # A finite loss can have a gradient that is not: the parameters decide too.
-        leaves = (values, *jax.tree.leaves(parameters))
+        leaves = (values, score, *jax.tree.leaves(parameters))
         finite = jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
-        better = finite & (mean < state.best_loss)
+        better = finite & (score < state.best_loss)
         keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
         return _State(
             parameters=parameters,
             optimizer=optimizer_state,
             best_parameters=jax.tree.map(keep, parameters, state.best_parameters),
-            best_loss=keep(mean, state.best_loss),
+            best_loss=keep(score, state.best_loss),
             losses=state.losses.at[indices].set(values.astype(state.losses.dtype), mode="drop"),
             step=jnp.minimum(state.step + chunk, steps),
             diverged=~finite,

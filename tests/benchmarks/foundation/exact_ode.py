@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from numpyro import handlers
-from scipy.stats import binom
 
 from connectinfer.data.recording import recording
 from connectinfer.diagnostics.checks import diagnose
+from connectinfer.diagnostics.coverage import pooled_coverage
 from connectinfer.inference.fit import fit
 from connectinfer.zoo import load_model
 
@@ -88,9 +88,9 @@ def run(quick: bool) -> dict:
             f"{leapfrogs:.0f} leapfrog steps a draw, covered {covered[-1].astype(int)}"
         )
         print(lines[-1], flush=True)
-    share, (low, high) = float(np.mean(covered)), _band(np.array(covered))
-    value = f"{failed} of {len(covered)} fits fail; coverage {share:.1%}, band {low:.1%} to {high:.1%}"
-    return {"value": value, "passed": not failed and low <= share <= high, "details": "\n".join(lines)}
+    coverage = pooled_coverage(np.array(covered), 0.9)
+    value = f"{failed} of {len(covered)} fits fail; {coverage}"
+    return {"value": value, "passed": not failed and coverage.passed, "details": "\n".join(lines)}
 
 
 def _invariants(m: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -99,12 +99,3 @@ def _invariants(m: np.ndarray, n: np.ndarray) -> np.ndarray:
     weights = m @ np.swapaxes(n, -1, -2) / N_UNITS
     norms = [np.linalg.norm(x, axis=(-2, -1)) for x in (m, n, weights)]
     return np.stack([np.trace(overlap, axis1=-2, axis2=-1), np.linalg.det(overlap), *norms], -1)
-
-
-def _band(covered: np.ndarray) -> tuple[float, float]:
-    """The 99 % binomial band around 90 %, for as many independent intervals as the correlated ones are worth."""
-    n_sets, n_each = covered.shape
-    between = covered.mean(1).var(ddof=1) * n_each
-    inflation = float(np.clip(between / 0.09, 1.0, n_each))
-    n = round(n_sets * n_each / inflation)
-    return tuple(float(x) / n for x in binom.interval(0.99, n, 0.9))

@@ -1,0 +1,241 @@
+"""Simulation-based calibration: is the posterior of an engine what the model says it is?
+
+Parameters drawn from the prior, data simulated from them, and the posterior given these data: the rank of the true
+value among the posterior's draws is uniform, whatever the model, if the engine is right. Every engine here is the core
+of the one that fits (`connectinfer.inference.replicates`), vmapped over data sets.
+
+Source: Talts et al., arXiv:1804.06788 (ranks); Säilynoja, Bürkner & Vehtari, Statistics and Computing 32, 32 (2022)
+(simultaneous bands of the empirical distribution); Modrák et al., Bayesian Analysis 20, 461 (2025) (the log likelihood
+as a quantity that notices what parameters do not).
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float
+from scipy.stats import binom
+
+from connectinfer.data.objects import as_recording
+from connectinfer.diagnostics.coverage import Coverage, pooled_coverage
+from connectinfer.diagnostics.verdict import FAIL, NOT_CERTIFIED, PASS, Diagnosis, Verdict
+from connectinfer.inference.fit import nearest, option_names, split_options
+from connectinfer.inference.replicates import fit_replicates, nuts_posterior, simulate_replicates, svi_posterior
+from connectinfer.inference.start import central_start, constrain
+from connectinfer.inference.trace import Site, Sites, bind, describe_sites, evaluate
+from connectinfer.zoo import load_model
+
+ENGINES: dict[str, Callable[..., Any]] = {"nuts": nuts_posterior, "svi": svi_posterior}
+
+# Of a path or a matrix, so many entries say whether it is calibrated.
+_MOST_ENTRIES = 6
+_JOINT_LEVEL = 0.99
+_BAND_SIMULATIONS = 20_000
+
+
+def calibrate(
+    model: str | Path | ModuleType,
+    data: Any,
+    *,
+    engine: str | None = None,
+    seed: int = 0,
+    simulations: int = 500,
+    batch: int = 50,
+    show_progress: bool = True,
+    **options: Any,
+) -> xr.DataTree:
+    """Fits `simulations` data sets drawn from a model's prior, of the size of `data`, and ranks the truth in each.
+
+    `model`, `data`, `engine` and `options` are as in `connectinfer.fit`; options of the engine are those of
+    `connectinfer.inference.replicates`. Of `data` only sizes, mask and inputs matter. `batch` fits run as one program:
+    more are faster as long as memory and cores allow. NUTS is started at draws from the prior, svi where `fit` would.
+
+    The group `prior_sbc` holds the share of posterior draws below the truth, between 0 and 1, with dims `chain` (one)
+    and `draw` (the data set), for up to six values of every site and for the log likelihood; `arviz.plot_ecdf_pit`
+    draws it and `judge_calibration` judges it. Fits with draws that are not finite are NaN there, and counted in the
+    attribute `failed_fits`.
+
+    Raises:
+        ValueError: an unknown model, engine or option, or a model whose data are not one of its inputs.
+    """
+    started = time.time()
+    module = load_model(model)
+    name = engine or module.CARD["engine"]
+    if name not in ENGINES:
+        raise ValueError(f"Unknown engine {name!r}.{nearest(name, ENGINES)} Engines: {', '.join(ENGINES)}.")
+    for_inputs, for_engine = split_options(module, name, option_names(ENGINES[name]) - {"bound", "sites"}, options)
+    inputs, _ = module.inputs(as_recording(data), **for_inputs)
+    bound, arrays = bind(module.model, inputs)
+    sites = describe_sites(bound, arrays)
+    key_data, key_start, key_fit = jax.random.split(jax.random.key(seed), 3)
+    replicates = simulate_replicates(key_data, bound, arrays, simulations)
+    apart = simulate_replicates(key_start, bound, arrays, simulations).truth
+    if name == "nuts":
+        posterior, starts = nuts_posterior(bound, **for_engine), apart
+    else:
+        posterior = svi_posterior(bound, sites, **for_engine)
+        centre = constrain(bound, arrays, central_start(bound, arrays, apart, {}))
+        starts = _starts(module, inputs, replicates.arrays, centre, simulations)
+    summary = _summary(bound, sites, module.DIMS)
+    draws, stats = fit_replicates(
+        key_fit, posterior, summary, arrays, replicates, starts, batch=batch, show_progress=show_progress
+    )
+    of_case = lambda case, arrays: summary({**arrays, **case[0]}, case[1])  # noqa: E731
+    truth = jax.jit(lambda cases, arrays: jax.lax.map(lambda case: of_case(case, arrays), cases))
+    below = _shares_below(draws, truth((replicates.arrays, replicates.truth), arrays), np.random.default_rng(seed))
+    tree = xr.DataTree.from_dict({"prior_sbc": _pit_dataset(below)})
+    failed = np.any([np.isnan(x).any(-1) for x in below.values()], axis=0)
+    tree.attrs = {
+        "model": Path(module.__file__ or module.__name__).stem,
+        "engine": name,
+        "seed": seed,
+        "failed_fits": int(failed.sum()),
+        "wall_time": time.time() - started,
+    } | {f"share_{n}": float(x.mean()) for n, x in stats.items() if x.dtype == bool}
+    return tree
+
+
+def judge_calibration(calibration: xr.DataTree) -> Diagnosis:
+    """One verdict per site on what `calibrate` found.
+
+    All empirical distributions lie inside their bands in 99 of 100 calibrations of an exact engine: the level of each
+    is raised with their number.
+    """
+    pit = calibration["prior_sbc"].to_dataset().isel(chain=0)
+    n_all = sum(int(np.prod(x.shape[1:])) for x in pit.data_vars.values())
+    failed = int(calibration.attrs["failed_fits"])
+    found = [_fits(failed, pit.sizes["draw"])]
+    for name, values in pit.data_vars.items():
+        columns = values.values.reshape(pit.sizes["draw"], -1)
+        columns = columns[np.isfinite(columns).all(1)]
+        lower, upper = ecdf_band(len(columns), 1 - (1 - _JOINT_LEVEL) / n_all)
+        excess = [_excess(column, lower, upper) for column in columns.T]
+        worst = int(np.argmax(excess))
+        good = excess[worst] <= 0
+        said = "Ranks are uniform." if good else _shape(columns[:, worst])
+        threshold = f"0: inside the band ({_JOINT_LEVEL:.0%} for all {n_all} values)"
+        found.append(Verdict(f"calibration of {name}", PASS if good else FAIL, excess[worst], threshold, said))
+    return Diagnosis(tuple(found))
+
+
+def calibration_coverage(calibration: xr.DataTree, level: float) -> Coverage:
+    """Coverage of the central intervals of all ranked values but the log likelihood, clustered by data set."""
+    pit = calibration["prior_sbc"].to_dataset().isel(chain=0).drop_vars("log_likelihood")
+    columns = np.concatenate([x.values.reshape(pit.sizes["draw"], -1) for x in pit.data_vars.values()], axis=1)
+    columns = columns[np.isfinite(columns).all(1)]
+    return pooled_coverage(np.abs(2 * columns - 1) < level, level)
+
+
+@cache
+def ecdf_band(n: int, level: float) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
+    """Lower and upper limit, at 1/n, 2/n, ..., (n-1)/n, between which the whole empirical distribution of `n` uniform
+    values lies with probability `level`: binomial limits of one probability at all points, found from 20,000 samples.
+    """
+    points, rng = np.arange(1, n) / n, np.random.default_rng(0)
+    below = binom.cdf(np.arange(-1, n + 1)[:, None], n, points)
+    rarest = []
+    for _ in range(_BAND_SIMULATIONS // 1000):
+        bins = rng.integers(0, n, (1000, n)) + n * np.arange(1000)[:, None]
+        counts = np.bincount(bins.ravel(), minlength=1000 * n).reshape(1000, n).cumsum(1)[:, :-1]
+        at = np.arange(n - 1)
+        rarest.append(np.minimum(below[counts + 1, at], 1 - below[counts, at]).min(1))
+    tail = np.quantile(np.concatenate(rarest), 1 - level, method="lower")
+    return binom.ppf(tail, n, points) / n, binom.ppf(1 - tail, n, points) / n
+
+
+def _starts(
+    module: ModuleType, inputs: Mapping[str, Any], data: Mapping[str, Array], centre: Sites, simulations: int
+) -> Sites:
+    """Where `fit` would start on every data set: the model's start values, the prior's centre for other sites."""
+    if not hasattr(module, "initial"):
+        return {name: jnp.broadcast_to(x, (simulations, *x.shape)) for name, x in centre.items()}
+    each = [
+        {**centre, **module.initial(**{**inputs, **{name: np.asarray(x[i]) for name, x in data.items()}})}
+        for i in range(simulations)
+    ]
+    return {name: jnp.stack([jnp.asarray(start[name], float) for start in each]) for name in centre}
+
+
+def _summary(
+    bound: Callable, sites: Mapping[str, Site], dims: Mapping[str, Any]
+) -> Callable[[Mapping[str, Any], Sites], dict[str, Array]]:
+    """What is ranked: evenly chosen values of the sites that a result shows, and the log likelihood."""
+    shown = [
+        name
+        for name, site in sites.items()
+        if site.kind in ("latent", "deterministic") and dims.get(name, []) is not None and np.prod(site.shape) > 0
+    ]
+
+    def summary(arrays: Mapping[str, Any], draw: Sites) -> dict[str, Array]:
+        found = evaluate(jax.random.key(0), bound, arrays, draw)
+        ranked = {name: _evenly(found.sites[name]) for name in shown}
+        total = sum((x.sum() for x in found.log_likelihood.values()), jnp.zeros(()))
+        return ranked | {"log_likelihood": total[None]}
+
+    return summary
+
+
+def _evenly(values: Array) -> Array:
+    flat = values.reshape(-1)
+    return flat[np.unique(np.linspace(0, flat.size - 1, _MOST_ENTRIES).astype(int))]
+
+
+def _shares_below(
+    draws: Mapping[str, np.ndarray], truth: Mapping[str, Any], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Where the truth falls among the draws `(simulation, draw, value)`: uniform if it is one more of them.
+
+    A share of ranks, spread evenly within each, so that few draws make no steps. NaN where a draw is not finite.
+    """
+    shares = {}
+    for name, drawn in draws.items():
+        true = np.asarray(truth[name])[:, None]
+        below, ties = (drawn < true).sum(1), (drawn == true).sum(1)
+        rank = below + rng.integers(0, ties + 1)
+        share = (rank + rng.uniform(size=rank.shape)) / (drawn.shape[1] + 1)
+        shares[name] = np.where(np.isfinite(drawn).all(1), share, np.nan)
+    return shares
+
+
+def _pit_dataset(shares: Mapping[str, np.ndarray]) -> xr.Dataset:
+    single = {name: (("chain", "draw"), x.T) for name, x in shares.items() if x.shape[1] == 1}
+    several = {name: (("chain", "draw", f"{name}_value"), x[None]) for name, x in shares.items() if x.shape[1] > 1}
+    dataset = xr.Dataset({name: (single | several)[name] for name in sorted(shares, key="log_likelihood".__eq__)})
+    return dataset.assign_coords({str(name): np.arange(size) for name, size in dataset.sizes.items()})
+
+
+def _fits(failed: int, simulations: int) -> Verdict:
+    threshold = "none that failed"
+    if not failed:
+        return Verdict("fits", PASS, 0.0, threshold, f"All {simulations} fits gave finite draws.")
+    said = (
+        f"{failed} of {simulations} fits gave draws that are not finite and are left out of the ranks: what is said "
+        "here holds for the other data sets. Narrow the priors."
+    )
+    return Verdict("fits", NOT_CERTIFIED, float(failed), threshold, said)
+
+
+def _excess(column: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
+    """How far the empirical distribution leaves its band; 0 or less inside."""
+    points = np.arange(1, len(column)) / len(column)
+    distribution = np.searchsorted(np.sort(column), points, side="right") / len(column)
+    return float(np.max(np.maximum(lower - distribution, distribution - upper)))
+
+
+def _shape(column: np.ndarray) -> str:
+    """What non-uniform ranks say of the posterior."""
+    shift, spread = column.mean() - 0.5, column.var() * 12
+    found = []
+    if abs(shift) > 3 / np.sqrt(12 * len(column)):
+        found.append("draws are too small" if shift > 0 else "draws are too large")
+    # A uniform value's squared deviation from the middle has variance 1/180, and mean 1/12.
+    if abs(spread - 1) > 3 * np.sqrt(0.8 / len(column)):
+        found.append("intervals are too narrow" if spread > 1 else "intervals are too wide")
+    return f"These are not draws from the posterior of the model: {' and '.join(found) or 'their shape is another'}."

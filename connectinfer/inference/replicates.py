@@ -1,0 +1,165 @@
+"""Posteriors of many simulated data sets at once: whole fits as pure functions, vmapped in batches."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
+from numpyro.infer.hmc import hmc
+from numpyro.infer.util import unconstrain_fn
+
+from connectinfer.inference.guides import build_guide, guide_constructor, guide_parameters
+from connectinfer.inference.start import constrain, potential
+from connectinfer.inference.svi import adam_with_warmup, draw_from_guide, negative_elbo
+from connectinfer.inference.trace import Site, Sites, draw_joint, map_draws, observed_values
+from connectinfer.optimisation.loop import minimised
+from connectinfer.optimisation.progress import compile_timed, progress_bar, trace_timed
+
+Posterior = Callable[[PRNGKeyArray, Mapping[str, Any], Sites], tuple[Sites, dict[str, Array]]]
+"""`posterior(key, arrays, start)`: draws `(draw, ...)` of the latent sites given one data set, from constrained start
+values, and statistics `(draw,)`."""
+
+
+class Replicates(NamedTuple):
+    """`truth` holds the latent sites drawn from the prior, `arrays` the model's inputs that hold the data simulated
+    from them, both `(simulation, ...)` by name."""
+
+    truth: Sites
+    arrays: dict[str, Array]
+
+
+def simulate_replicates(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], simulations: int) -> Replicates:
+    """Data sets drawn from a model's prior, in place of the inputs that hold its data.
+
+    Raises:
+        ValueError: the data of an observed site are not among the inputs, but computed from them.
+    """
+    holders = _data_inputs(bound, arrays)
+    keys = jax.random.split(key, simulations)
+    truth, data = map_draws(lambda k, _, arrays: draw_joint(k, bound, arrays, {}), keys, {}, dict(arrays))
+    return Replicates(truth, {holders[site]: x.astype(arrays[holders[site]].dtype) for site, x in data.items()})
+
+
+def nuts_posterior(
+    bound: Callable,
+    *,
+    warmup: int = 300,
+    draws: int = 500,
+    thinning: int = 5,
+    max_tree_depth: int = 8,
+    target_accept_prob: float = 0.8,
+) -> Posterior:
+    """One chain of NumPyro's NUTS with a dense mass matrix; every `thinning`-th draw is kept."""
+
+    def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], start: Sites) -> tuple[Sites, dict[str, Array]]:
+        free = unconstrain_fn(bound, (arrays,), {}, start)
+        init_kernel, sample_kernel = hmc(lambda x: potential(bound, arrays, x), algo="NUTS")
+        state = init_kernel(
+            free,
+            warmup,
+            dense_mass=True,
+            rng_key=key,
+            max_tree_depth=max_tree_depth,
+            target_accept_prob=target_accept_prob,
+        )
+        state = jax.lax.fori_loop(0, warmup, lambda _, s: sample_kernel(s), state)
+
+        def kept(state: Any, _: None) -> tuple[Any, tuple[PyTree, dict[str, Array]]]:
+            diverging = jnp.array(False)
+            step = lambda _, carry: _advance(sample_kernel, *carry)  # noqa: E731
+            state, diverging = jax.lax.fori_loop(0, thinning, step, (state, diverging))
+            return state, (state.z, {"diverging": diverging})
+
+        _, (unconstrained, stats) = jax.lax.scan(kept, state, None, length=draws // thinning)
+        return jax.lax.map(lambda x: constrain(bound, arrays, x), unconstrained), stats
+
+    return posterior
+
+
+def svi_posterior(
+    bound: Callable,
+    sites: Mapping[str, Site],
+    *,
+    guide: str | Callable = "normal",
+    steps: int = 2000,
+    learning_rate: float = 0.01,
+    particles: int = 1,
+    draws: int = 100,
+) -> Posterior:
+    """Draws from a guide that was fitted as `fit_svi` does it."""
+    constructor, optimizer = guide_constructor(guide), adam_with_warmup(learning_rate, steps)
+
+    def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], start: Sites) -> tuple[Sites, dict[str, Array]]:
+        key_init, key_run, key_draws = jax.random.split(key, 3)
+        guide_function = build_guide(constructor, sites, start)
+        parameters, constrain_parameters = guide_parameters(key_init, guide_function, arrays)
+        loss = negative_elbo(bound, guide_function, constrain_parameters, particles)
+        found = minimised(key_run, loss, parameters, arrays, optimizer=optimizer, steps=steps)
+        fitted = constrain_parameters(found)
+        values, log_weight = jax.lax.map(
+            lambda k: draw_from_guide(k, fitted, bound, guide_function, arrays), jax.random.split(key_draws, draws)
+        )
+        return values, {"log_weight": log_weight}
+
+    return posterior
+
+
+def fit_replicates(
+    key: PRNGKeyArray,
+    posterior: Posterior,
+    summary: Callable[[Mapping[str, Any], Sites], dict[str, Array]],
+    arrays: Mapping[str, Any],
+    replicates: Replicates,
+    starts: Sites,
+    *,
+    batch: int,
+    show_progress: bool = True,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """`summary(arrays, latent sites of one draw)` of every posterior draw, and statistics, `(simulation, draw, ...)`.
+
+    `starts` are `(simulation, ...)`. `batch` fits run as one program.
+    """
+
+    def one(key: PRNGKeyArray, data: Sites, start: Sites, arrays: Mapping[str, Any]) -> tuple[Sites, Sites]:
+        own = {**arrays, **data}
+        draws, stats = posterior(key, own, start)
+        return jax.lax.map(lambda draw: summary(own, draw), draws), stats
+
+    many = jax.vmap(one, in_axes=(0, 0, 0, None))
+    n = len(jax.tree.leaves(starts)[0])
+    keys, chunks = jax.random.split(key, n), []
+    with progress_bar("fits", n, show_progress) as advance:
+        compiled = None
+        for first in range(0, n, batch):
+            # The last batch is filled with the last data set, so that one program serves all.
+            taken = np.minimum(np.arange(first, first + batch), n - 1)
+            cases = jax.tree.map(lambda x, taken=taken: x[taken], (keys, replicates.arrays, starts))
+            if compiled is None:
+                lowered = trace_timed(many, *cases, dict(arrays), name="a batch of fits", show=show_progress)
+                compiled = compile_timed(lowered, "a batch of fits", show_progress)
+            size = min(batch, n - first)
+            chunks.append(jax.tree.map(lambda x, size=size: np.asarray(x)[:size], compiled(*cases, dict(arrays))))
+            advance(size, "")
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+
+
+def _advance(sample_kernel: Callable, state: Any, diverging: Array) -> tuple[Any, Array]:
+    state = sample_kernel(state)
+    return state, diverging | state.diverging
+
+
+def _data_inputs(bound: Callable, arrays: Mapping[str, Any]) -> dict[str, str]:
+    """From observed sites to the inputs that hold their data."""
+    holders: dict[str, str] = {}
+    for site, value in observed_values(bound, arrays).items():
+        same = [name for name, x in arrays.items() if x.shape == value.shape and bool((x == value).all())]
+        if len(same) != 1:
+            raise ValueError(
+                f"Simulated data cannot take the place of those of the observed site {site!r}: they should be one of "
+                f"the model's inputs {sorted(arrays)}, but {len(same)} of them equal the data. Hand the data to the "
+                "model as an argument of its own."
+            )
+        holders[site] = same[0]
+    return holders
