@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from connectinfer.data.reading import open_connectome, open_recording
     from connectinfer.data.recording import check_recording, recording
     from connectinfer.data.saving import save
+    from connectinfer.diagnostics.calibration import calibrate, judge_calibration
     from connectinfer.diagnostics.checks import diagnose
+    from connectinfer.diagnostics.compare import compare
+    from connectinfer.diagnostics.cross_validation import leave_out
+    from connectinfer.diagnostics.sensitivity import prior_sensitivity
     from connectinfer.diagnostics.verdict import Diagnosis
     from connectinfer.dynamics.low_rank import LowRankRNN
     from connectinfer.dynamics.phase_portrait import phase_portrait
     from connectinfer.dynamics.simulate import simulate
     from connectinfer.inference.fit import fit
+    from connectinfer.inference.flow_posterior import fit_flow_posterior, train_flow_posterior
     from connectinfer.inference.nuts import sample_nuts
     from connectinfer.inference.svi import fit_svi
     from connectinfer.reporting.report import report
@@ -31,44 +36,58 @@ __all__ = [
     "LowRankRNN",
     "__version__",
     "as_recording",
+    "calibrate",
     "check_recording",
+    "compare",
     "connectome",
     "diagnose",
     "fit",
+    "fit_flow_posterior",
     "fit_svi",
+    "judge_calibration",
+    "leave_out",
     "list_models",
     "load_model",
     "open_connectome",
     "open_recording",
     "phase_portrait",
+    "prior_sensitivity",
     "recording",
     "report",
     "sample_connectivity",
     "sample_nuts",
     "save",
     "simulate",
+    "train_flow_posterior",
 ]
 
 _HOME = {
     "Diagnosis": "diagnostics.verdict",
     "LowRankRNN": "dynamics.low_rank",
     "as_recording": "data.objects",
+    "calibrate": "diagnostics.calibration",
     "check_recording": "data.recording",
+    "compare": "diagnostics.compare",
     "connectome": "data.connectome",
     "diagnose": "diagnostics.checks",
     "fit": "inference.fit",
+    "fit_flow_posterior": "inference.flow_posterior",
     "fit_svi": "inference.svi",
+    "judge_calibration": "diagnostics.calibration",
+    "leave_out": "diagnostics.cross_validation",
     "list_models": "zoo",
     "load_model": "zoo",
     "open_connectome": "data.reading",
     "open_recording": "data.reading",
     "phase_portrait": "dynamics.phase_portrait",
+    "prior_sensitivity": "diagnostics.sensitivity",
     "recording": "data.recording",
     "report": "reporting.report",
     "sample_connectivity": "synthesis.connectivity",
     "sample_nuts": "inference.nuts",
     "save": "data.saving",
     "simulate": "dynamics.simulate",
+    "train_flow_posterior": "inference.flow_posterior",
 }
 
 

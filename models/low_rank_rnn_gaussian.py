@@ -33,6 +33,7 @@ from connectinfer.distributions.latent_path import LatentPath
 from connectinfer.dynamics.low_rank import latent_step
 from connectinfer.latent.low_rank_network import (
     NETWORK_COORDINATES,
+    NETWORK_GAUGE,
     example_recording,
     initial_network,
     recording_arrays,
@@ -52,6 +53,8 @@ DIMS = {
     "noise": ["unit"],
     "latent": ["trial", "time", "latent_dim"],
 } | dict.fromkeys(NETWORK_COORDINATES)
+
+GAUGE = NETWORK_GAUGE
 
 
 def inputs(

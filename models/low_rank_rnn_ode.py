@@ -31,6 +31,7 @@ from connectinfer.distributions.poisson_log_rate import PoissonLogRate
 from connectinfer.dynamics.simulate import simulate
 from connectinfer.latent.low_rank_network import (
     NETWORK_COORDINATES,
+    NETWORK_GAUGE,
     example_recording,
     initial_network,
     recording_arrays,
@@ -50,6 +51,8 @@ DIMS = {
     "latent": ["trial", "time", "latent_dim"],
     "failed_solves": ["trial"],
 } | dict.fromkeys((*NETWORK_COORDINATES, "initial_drive"))
+
+GAUGE = NETWORK_GAUGE
 
 
 def inputs(

@@ -32,6 +32,7 @@ from connectinfer.distributions.poisson_log_rate import PoissonLogRate
 from connectinfer.dynamics.low_rank import latent_step
 from connectinfer.latent.low_rank_network import (
     NETWORK_COORDINATES,
+    NETWORK_GAUGE,
     example_recording,
     initial_network,
     recording_arrays,
@@ -50,6 +51,8 @@ DIMS = {
     "overlap": ["latent_dim", "latent_from"],
     "latent": ["trial", "time", "latent_dim"],
 } | dict.fromkeys(NETWORK_COORDINATES)
+
+GAUGE = NETWORK_GAUGE
 
 
 def inputs(

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from connectinfer.cli import app
 from connectinfer.data.reading import open_connectome, open_recording
 from connectinfer.data.recording import recording
+from connectinfer.data.results import open_result
+from connectinfer.data.saving import save
 from connectinfer.zoo import list_models
 
 MODEL = '''"""Coin flips."""
@@ -184,6 +186,36 @@ def test_failed_diagnostics_leave_with_3_and_the_file_is_there(run, engine, reco
     assert run("diagnose", tmp_path / "fit.nc").exit_code == 0
 
 
+@pytest.fixture
+def result_file(tmp_path):
+    """A result of one chain, in which nothing is wrong."""
+    draws = np.random.default_rng(0).normal(size=(1, 400))
+    stats = {name: (("chain", "draw"), np.zeros((1, 400), bool)) for name in ("diverging", "reached_max_tree_depth")}
+    sample_stats = xr.Dataset(stats | {"energy": (("chain", "draw"), draws[:, ::-1])})
+    posterior = xr.Dataset({"p": (("chain", "draw"), draws)})
+    save(xr.DataTree.from_dict({"posterior": posterior, "sample_stats": sample_stats}), tmp_path / "own.nc")
+    return tmp_path / "own.nc"
+
+
+def test_a_report_lies_beside_the_result_unless_told_otherwise(run, result_file, tmp_path):
+    result = run("report", result_file)
+    assert result.exit_code == 0, result.output
+    assert "own.html (0.0 MB): Nothing failed; not certified: R-hat of parameters." in " ".join(result.stderr.split())
+    assert run("report", result_file, "--output", "own.html").exit_code == 1
+    assert run("report", result_file, "--output", "own.html", "--force").exit_code == 0
+    save(open_result(result_file), tmp_path / "own.zarr")
+    assert run("report", "own.zarr", "--output", "again.html").exit_code == 0
+    assert (tmp_path / "again.html").read_bytes() == (tmp_path / "own.html").read_bytes()
+
+
+def test_a_report_on_a_failed_fit_is_written_and_leaves_with_3(run, result_file, tmp_path):
+    failed = open_result(result_file)
+    failed["sample_stats"]["diverging"].values[0, :5] = True
+    save(failed, result_file, overwrite=True)
+    assert run("report", result_file).exit_code == 3
+    assert "Do not use this fit yet: divergences failed." in (tmp_path / "own.html").read_text(encoding="utf-8")
+
+
 def test_an_interrupted_fit_is_written_and_said_to_be_partial(run, engine, recording_file, model_file, tmp_path):
     engine.status = "interrupted"
     result = run("fit", recording_file, "--model", model_file)
@@ -233,6 +265,11 @@ def test_an_existing_result_is_overwritten_only_with_force(run, engine, recordin
         pytest.param(["diagnose", "absent.nc"], "No result at absent.nc", id="result"),
         pytest.param(["diagnose", "coins.py"], "no netCDF file, or a damaged one", id="damaged"),
         pytest.param(["diagnose", "spikes.nc"], "no group `posterior`, but counts, mask", id="not a result"),
+        pytest.param(["report", "absent.nc"], "No result at absent.nc", id="report"),
+        pytest.param(["report", "spikes.nc", "--output", "no/a.html"], "The folder no of the output", id="no folder"),
+        pytest.param(
+            ["report", "spikes.nc", "--output", "coins.py"], "coins.py exists; name another", id="page exists"
+        ),
         pytest.param(["demo", "--output", "."], "is not empty", id="demo"),
     ],
 )

@@ -5,12 +5,14 @@ import runpy
 import shlex
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pynwb
 import pytest
 import scipy.io
 import typer.main
@@ -67,7 +69,22 @@ def write_session(folder: Path) -> None:
     times = np.sort(rng.uniform(0, 30, 2000))
     onsets = np.arange(1.0, 29.0)
     np.savez(folder / "spikes.npz", times=times, clusters=rng.integers(0, 12, 2000), stimulus_onset=onsets)
+    write_nwb(folder / "session.nwb", times)
+    edges = {"from": [1, 2, 3, 3], "to": [2, 3, 1, 2], "strength": [0.5, 1.5, 0.25, 2.0]}
+    pd.DataFrame(edges).to_csv(folder / "edges.csv", index=False)
     (folder / "coupled_poisson.py").write_text((ROOT / "examples/models/coupled_poisson.py").read_text())
+
+
+def write_nwb(path, times):
+    """Four units and five trials."""
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    file = pynwb.NWBFile(session_description="made up", identifier="0", session_start_time=start)
+    for unit in range(4):
+        file.add_unit(spike_times=times[unit::4])
+    for trial in range(5):
+        file.add_trial(start_time=1.0 + 5 * trial, stop_time=4.0 + 5 * trial)
+    with pynwb.NWBHDF5IO(path, "w") as io:
+        io.write(file)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -92,12 +92,14 @@ def test_the_wheel_finds_the_zoo(wheel, tmp_path):
     assert version == PROJECT["project"]["version"]
 
 
-def test_the_wheel_has_every_module_and_the_typing_marker(wheel, checkout):
+def test_the_wheel_has_every_module_the_template_and_the_typing_marker(wheel, checkout):
     modules = {path.relative_to(checkout) for path in (checkout / "connectinfer").rglob("*.py")}
     models = {Path("connectinfer/models") / path.name for path in (checkout / "models").glob("*.py")}
     packed = {path.relative_to(wheel) for path in wheel.rglob("*.py")}
     assert packed == modules | models
     assert (wheel / "connectinfer/py.typed").is_file()
+    for name in ("page.html", "style.css"):
+        assert (wheel / "connectinfer/reporting" / name).is_file()
 
 
 def test_importing_the_package_and_listing_the_zoo_load_nothing_heavy(tmp_path):

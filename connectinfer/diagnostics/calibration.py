@@ -10,8 +10,8 @@ as a quantity that notices what parameters do not).
 """
 
 import time
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,19 +20,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.stats import binom
 
 from connectinfer.data.objects import as_recording
+from connectinfer.data.recording import observed_kind
 from connectinfer.diagnostics.coverage import Coverage, pooled_coverage
 from connectinfer.diagnostics.verdict import FAIL, NOT_CERTIFIED, PASS, Diagnosis, Verdict
 from connectinfer.inference.fit import nearest, option_names, split_options
-from connectinfer.inference.replicates import fit_replicates, nuts_posterior, simulate_replicates, svi_posterior
+from connectinfer.inference.flow_posterior import train_flow_posterior
+from connectinfer.inference.preflight import FAILED_SOLVES
+from connectinfer.inference.replicates import (
+    Posterior,
+    fit_replicates,
+    flow_posterior,
+    nuts_posterior,
+    simulate_replicates,
+    svi_posterior,
+)
+from connectinfer.inference.result import LATENT_AXES
 from connectinfer.inference.start import central_start, constrain
 from connectinfer.inference.trace import Site, Sites, bind, describe_sites, evaluate
 from connectinfer.zoo import load_model
 
-ENGINES: dict[str, Callable[..., Any]] = {"nuts": nuts_posterior, "svi": svi_posterior}
+ENGINES: dict[str, tuple[Callable[..., Any], ...]] = {
+    "nuts": (nuts_posterior,),
+    "svi": (svi_posterior,),
+    "flow_posterior": (train_flow_posterior, flow_posterior),
+}
+"""The functions whose options an engine takes."""
+
+_NO_OPTIONS = {"key", "model", "inputs", "bound", "sites", "trained", "show_progress"}
 
 # Of a path or a matrix, so many entries say whether it is calibrated.
 _MOST_ENTRIES = 6
@@ -46,16 +64,18 @@ def calibrate(
     *,
     engine: str | None = None,
     seed: int = 0,
-    simulations: int = 500,
+    data_sets: int = 500,
     batch: int = 50,
     show_progress: bool = True,
     **options: Any,
 ) -> xr.DataTree:
-    """Fits `simulations` data sets drawn from a model's prior, of the size of `data`, and ranks the truth in each.
+    """Fits `data_sets` data sets drawn from a model's prior, of the size of `data`, and ranks the truth in each.
 
     `model`, `data`, `engine` and `options` are as in `connectinfer.fit`; options of the engine are those of
     `connectinfer.inference.replicates`. Of `data` only sizes, mask and inputs matter. `batch` fits run as one program:
-    more are faster as long as memory and cores allow. NUTS is started at draws from the prior, svi where `fit` would.
+    more are faster as long as memory and cores allow. Fits start at the model's start values, or at draws from the
+    prior; the flow of `flow_posterior` is trained once for all data sets. Inputs that a model file names in `GAUGE` fix
+    coordinates only, and are computed anew for every data set; sites with a latent axis are then ranked by their size.
 
     The group `prior_sbc` holds the share of posterior draws below the truth, between 0 and 1, with dims `chain` (one)
     and `draw` (the data set), for up to six values of every site and for the log likelihood; `arviz.plot_ecdf_pit`
@@ -70,26 +90,34 @@ def calibrate(
     name = engine or module.CARD["engine"]
     if name not in ENGINES:
         raise ValueError(f"Unknown engine {name!r}.{nearest(name, ENGINES)} Engines: {', '.join(ENGINES)}.")
-    for_inputs, for_engine = split_options(module, name, option_names(ENGINES[name]) - {"bound", "sites"}, options)
-    inputs, _ = module.inputs(as_recording(data), **for_inputs)
+    taken = set[str]().union(*map(option_names, ENGINES[name])) - _NO_OPTIONS
+    for_inputs, for_engine = split_options(module, name, taken, options)
+    recording = as_recording(data)
+    inputs, _ = module.inputs(recording, **for_inputs)
     bound, arrays = bind(module.model, inputs)
     sites = describe_sites(bound, arrays)
-    key_data, key_start, key_fit = jax.random.split(jax.random.key(seed), 3)
-    replicates = simulate_replicates(key_data, bound, arrays, simulations)
-    apart = simulate_replicates(key_start, bound, arrays, simulations).truth
-    if name == "nuts":
-        posterior, starts = nuts_posterior(bound, **for_engine), apart
-    else:
-        posterior = svi_posterior(bound, sites, **for_engine)
+    key_data, key_start, key_fit, key_train = jax.random.split(jax.random.key(seed), 4)
+    prepare = partial(_prepared, module, recording, for_inputs)
+    replicates = simulate_replicates(key_data, bound, arrays, data_sets, prepare)
+    # Draws that have nothing to do with the data: what is known before them.
+    apart = simulate_replicates(key_start, bound, arrays, data_sets).truth
+    starts = apart
+    if hasattr(module, "initial"):
         centre = constrain(bound, arrays, central_start(bound, arrays, apart, {}))
-        starts = _starts(module, inputs, replicates.arrays, centre, simulations)
+        starts = _starts(module, inputs, replicates.arrays, centre)
+    if name == "nuts":
+        posterior = nuts_posterior(bound, **for_engine)
+    elif name == "svi":
+        posterior = svi_posterior(bound, sites, **for_engine)
+    else:
+        posterior = _trained(key_train, module.model, inputs, for_engine, show_progress)
     summary = _summary(bound, sites, module.DIMS)
     draws, stats = fit_replicates(
         key_fit, posterior, summary, arrays, replicates, starts, batch=batch, show_progress=show_progress
     )
     of_case = lambda case, arrays: summary({**arrays, **case[0]}, case[1])  # noqa: E731
     truth = jax.jit(lambda cases, arrays: jax.lax.map(lambda case: of_case(case, arrays), cases))
-    below = _shares_below(draws, truth((replicates.arrays, replicates.truth), arrays), np.random.default_rng(seed))
+    below = _shares_below(draws, truth((replicates.data, replicates.truth), arrays), np.random.default_rng(seed))
     tree = xr.DataTree.from_dict({"prior_sbc": _pit_dataset(below)})
     failed = np.any([np.isnan(x).any(-1) for x in below.values()], axis=0)
     tree.attrs = {
@@ -150,15 +178,35 @@ def ecdf_band(n: int, level: float) -> tuple[Float[np.ndarray, " point"], Float[
     return binom.ppf(tail, n, points) / n, binom.ppf(1 - tail, n, points) / n
 
 
-def _starts(
-    module: ModuleType, inputs: Mapping[str, Any], data: Mapping[str, Array], centre: Sites, simulations: int
-) -> Sites:
-    """Where `fit` would start on every data set: the model's start values, the prior's centre for other sites."""
-    if not hasattr(module, "initial"):
-        return {name: jnp.broadcast_to(x, (simulations, *x.shape)) for name, x in centre.items()}
+def _prepared(
+    module: ModuleType, recording: xr.Dataset, options: Mapping[str, Any], held: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The inputs that hold simulated data, and those that fix coordinates as the data suggest."""
+    gauge = getattr(module, "GAUGE", ())
+    if not gauge:
+        return held
+    kind = observed_kind(recording)
+    (values,) = held.values()
+    simulated = recording.assign({kind: (recording[kind].dims, values.astype(recording[kind].dtype))})
+    inputs, _ = module.inputs(simulated, **options)
+    return held | {name: np.asarray(inputs[name]) for name in gauge}
+
+
+def _trained(
+    key: PRNGKeyArray, model: Callable, inputs: Mapping[str, Any], options: Mapping[str, Any], show_progress: bool
+) -> Posterior:
+    draws = {name: value for name, value in options.items() if name in option_names(flow_posterior)}
+    training = {name: value for name, value in options.items() if name not in draws}
+    trained = train_flow_posterior(key, model, inputs, show_progress=show_progress, **training)
+    return flow_posterior(trained, **draws)
+
+
+def _starts(module: ModuleType, inputs: Mapping[str, Any], data: Mapping[str, Array], centre: Sites) -> Sites:
+    """The model's start values for every data set, the prior's centre for sites that it does not name."""
+    n = len(next(iter(data.values())))
     each = [
         {**centre, **module.initial(**{**inputs, **{name: np.asarray(x[i]) for name, x in data.items()}})}
-        for i in range(simulations)
+        for i in range(n)
     ]
     return {name: jnp.stack([jnp.asarray(start[name], float) for start in each]) for name in centre}
 
@@ -170,16 +218,33 @@ def _summary(
     shown = [
         name
         for name, site in sites.items()
-        if site.kind in ("latent", "deterministic") and dims.get(name, []) is not None and np.prod(site.shape) > 0
+        if site.kind in ("latent", "deterministic")
+        and dims.get(name, []) is not None
+        and name != FAILED_SOLVES
+        and np.prod(site.shape) > 0
     ]
 
     def summary(arrays: Mapping[str, Any], draw: Sites) -> dict[str, Array]:
         found = evaluate(jax.random.key(0), bound, arrays, draw)
-        ranked = {name: _evenly(found.sites[name]) for name in shown}
+        ranked = {name: _evenly(_without_gauge(found.sites[name], dims.get(name, []))) for name in shown}
         total = sum((x.sum() for x in found.log_likelihood.values()), jnp.zeros(()))
         return ranked | {"log_likelihood": total[None]}
 
     return summary
+
+
+def _without_gauge(values: Array, dims: Sequence[str]) -> Array:
+    """The size of vectors of latent space, and the trace of a map of it: what no rotation changes."""
+    latent = [dim in LATENT_AXES for dim in dims]
+    if not any(latent):
+        return values
+    axes = tuple(range(values.ndim - len(dims), values.ndim))
+    turned = [axis for axis, is_latent in zip(axes, latent, strict=True) if is_latent]
+    return (
+        jnp.trace(values, axis1=turned[0], axis2=turned[1])
+        if len(turned) == 2
+        else jnp.linalg.norm(values, axis=turned[0])
+    )
 
 
 def _evenly(values: Array) -> Array:
@@ -211,12 +276,12 @@ def _pit_dataset(shares: Mapping[str, np.ndarray]) -> xr.Dataset:
     return dataset.assign_coords({str(name): np.arange(size) for name, size in dataset.sizes.items()})
 
 
-def _fits(failed: int, simulations: int) -> Verdict:
+def _fits(failed: int, data_sets: int) -> Verdict:
     threshold = "none that failed"
     if not failed:
-        return Verdict("fits", PASS, 0.0, threshold, f"All {simulations} fits gave finite draws.")
+        return Verdict("fits", PASS, 0.0, threshold, f"All {data_sets} fits gave finite draws.")
     said = (
-        f"{failed} of {simulations} fits gave draws that are not finite and are left out of the ranks: what is said "
+        f"{failed} of {data_sets} fits gave draws that are not finite and are left out of the ranks: what is said "
         "here holds for the other data sets. Narrow the priors."
     )
     return Verdict("fits", NOT_CERTIFIED, float(failed), threshold, said)

@@ -15,9 +15,11 @@ from connectinfer.diagnostics.verdict import FAIL, NOT_CERTIFIED, PASS, Diagnosi
 # With fewer, the tail that k-hat is fitted to has fewer than 20 draws.
 _LEAST_WEIGHTS = 100
 _LEAST_STEPS = 200
+_LEAST_PREDICTIVE_DRAWS = 20
 _JUDGED_BINS = 30
 _LARGEST_SHIFT = 0.35
 _FAILING_SHIFT = 0.6
+_LEAST_UNLIKE = 0.001
 
 
 def diagnose(result: xr.DataTree) -> Diagnosis:
@@ -35,7 +37,7 @@ def diagnose(result: xr.DataTree) -> Diagnosis:
         raise ValueError(f"A result needs the groups posterior and sample_stats; missing: {sorted(missing)}.")
     checks: list[Callable[[xr.DataTree], list[Verdict]]] = [_completion, _finite_draws]
     sampled = "diverging" in result["sample_stats"]
-    checks += [_chains, _divergences, _energy, _tree_depth] if sampled else [_convergence, _importance]
+    checks += [_chains, _divergences, _energy, _tree_depth] if sampled else [_convergence, _importance, _simulations]
     checks += [_solves, _prediction]
     return Diagnosis(tuple(verdict for check in checks for verdict in check(result)))
 
@@ -189,7 +191,7 @@ def _tree_depth(result: xr.DataTree) -> list[Verdict]:
 
 
 def _convergence(result: xr.DataTree) -> list[Verdict]:
-    """The rise of the ELBO over the second half of the run, as a mean shift of the latent values in posterior sds.
+    """The fall of the loss over the second half of the run, as a mean shift of the latent values in posterior sds.
 
     Moving every one of k independent Gaussian values by s posterior sds costs k s^2 / 2 nats.
     """
@@ -211,7 +213,7 @@ def _convergence(result: xr.DataTree) -> list[Verdict]:
     if shift <= _LARGEST_SHIFT:
         return [Verdict(concern, PASS, shift, asked, "The second half of the run changed little.")]
     said = (
-        "The bound still rose in the second half of the run, in part because the learning rate fell. Take more `steps` "
+        "The loss still fell in the second half of the run, in part because the learning rate did. Take more `steps` "
         "and see whether what you report changes."
     )
     # A loss that is not finite gives no shift, and fails.
@@ -250,8 +252,32 @@ def _importance(result: xr.DataTree) -> list[Verdict]:
             "fit by its predictions, and do not rely on the width of its intervals."
         )
         return [Verdict(concern, NOT_CERTIFIED, k, asked, said)]
-    said = "The guide misses part of the posterior. Try guide='low_rank' or 'flow', more steps, or engine='nuts'."
+    said = (
+        "Draws miss part of the posterior. Try guide='low_rank' or 'flow', more steps or simulations, or engine='nuts'."
+    )
     return [Verdict(concern, FAIL, k, asked, said)]
+
+
+def _simulations(result: xr.DataTree) -> list[Verdict]:
+    """Whether the data are among those that a flow has learned from, and how many simulations failed."""
+    if "optimisation" not in result.children or "unlike" not in result["optimisation"].attrs:
+        return []
+    share, n_failed = float(result["optimisation"].attrs["unlike"]), int(result.attrs["failed_simulations"])
+    found = [
+        _verdict(
+            "data among simulations",
+            share >= _LEAST_UNLIKE,
+            share,
+            f"at least {_LEAST_UNLIKE:.1%} of simulations farther off",
+            "The flow has seen data like these.",
+            "The data are unlike any simulation: the flow extrapolates, and the model may not describe them at all. "
+            "Compare simulated data with yours.",
+        )
+    ]
+    if n_failed:
+        said = "Simulations failed and were left out: the posterior is that given that a simulation succeeds."
+        found.append(Verdict("failed simulations", NOT_CERTIFIED, float(n_failed), "none", said))
+    return found
 
 
 def _solves(result: xr.DataTree) -> list[Verdict]:
@@ -291,10 +317,11 @@ def _of_statistic(concern: str, name: str, found: Extremes) -> Verdict:
     concern, items = f"prediction of {concern}", {"unit": "units", "pair": "pairs", "time": "bins", "lag": "lags"}
     kind = items[STATISTICS[name].dim]
     left_out = f" {found.left_out} {kind} without a value in all data sets are left out." if found.left_out else ""
-    asked = f"at most {found.allowed} of {found.judged} {kind} in the outer {100 * found.outer:.2g} %"
-    if found.allowed >= found.judged:
-        said = f"Too few {kind} and predictive draws for a verdict.{left_out}"
-        return Verdict(concern, NOT_CERTIFIED, float(len(found.items)), asked, said)
+    asked = f"at most {found.allowed} of {found.judged} {kind} in the outer 1 %"
+    number = float(len(found.items))
+    if found.draws < _LEAST_PREDICTIVE_DRAWS or number == found.judged <= found.allowed:
+        said = f"Too few {kind} or predictive draws to tell from chance.{left_out}"
+        return Verdict(concern, NOT_CERTIFIED, number, asked, said)
     fine = f"Simulated data look like the recording.{left_out}"
     missed = f"The model misses this statistic, e.g. for {kind} {', '.join(found.items[:5])}. {STATISTICS[name].remedy}"
-    return _verdict(concern, len(found.items) <= found.allowed, len(found.items), asked, fine, missed + left_out)
+    return _verdict(concern, number <= found.allowed, number, asked, fine, missed + left_out)

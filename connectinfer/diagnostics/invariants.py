@@ -24,7 +24,10 @@ def invariants(result: xr.DataTree) -> xr.Dataset:
     posterior = result["posterior"] if "posterior" in result.children else {}
     if "overlap" in posterior:
         overlap = posterior["overlap"].transpose("chain", "draw", "latent_dim", "latent_from").values
-        eigenvalues = np.linalg.eigvals(overlap.astype(float))
+        eigenvalues = np.full(overlap.shape[:-1], np.nan, complex)
+        # A matrix that is not finite would end the whole call.
+        finite = np.isfinite(overlap).all((-2, -1))
+        eigenvalues[finite] = np.linalg.eigvals(overlap[finite].astype(float))
         order = np.lexsort((np.abs(np.imag(eigenvalues)), np.real(eigenvalues)))
         eigenvalues = np.take_along_axis(eigenvalues, order, -1)
         found["eigenvalue_real"] = (("chain", "draw", "mode"), np.real(eigenvalues))

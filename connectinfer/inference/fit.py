@@ -13,12 +13,17 @@ import xarray as xr
 
 from connectinfer.data.objects import as_recording
 from connectinfer.data.recording import observed_kind
+from connectinfer.inference.flow_posterior import fit_flow_posterior
 from connectinfer.inference.nuts import NUTS_OPTIONS, sample_nuts
 from connectinfer.inference.result import Labels
 from connectinfer.inference.svi import fit_svi
 from connectinfer.zoo import load_model
 
-ENGINES: dict[str, Callable[..., xr.DataTree]] = {"nuts": sample_nuts, "svi": fit_svi}
+ENGINES: dict[str, Callable[..., xr.DataTree]] = {
+    "nuts": sample_nuts,
+    "svi": fit_svi,
+    "flow_posterior": fit_flow_posterior,
+}
 
 _PASSED_BY_FIT = {"key", "model", "inputs", "labels", "initial"}
 
@@ -34,9 +39,9 @@ def fit(
     """Fits a model of the zoo to data and returns the labelled posterior.
 
     `model` is a name of the zoo (`connectinfer.list_models()`), the path of a model file, or a module; `data` a
-    recording, or what `connectinfer.as_recording` takes. `engine` is `"svi"` or `"nuts"`; by default the model's card
-    decides. Options that the model's `inputs` names (such as `rank=2`) go there, those that the engine names
-    (`steps=`, `draws=`, ...) go there. The same seed, data and versions give the same result.
+    recording, or what `connectinfer.as_recording` takes. `engine` is `"nuts"`, `"svi"` or `"flow_posterior"`; by
+    default the model's card decides. Options that the model's `inputs` names (such as `rank=2`) go there, those that
+    the engine names (`steps=`, `draws=`, ...) go there. The same seed, data and versions give the same result.
 
     Raises:
         ValueError: an unknown model, engine or option (the nearest name is proposed), data the model cannot take, or a
@@ -50,7 +55,8 @@ def fit(
     for_inputs, for_engine = split_options(module, name, taken, options)
     recording = as_recording(data)
     inputs, coords = module.inputs(recording, **for_inputs)
-    start = {"initial": module.initial(**inputs)} if hasattr(module, "initial") else {}
+    starts = hasattr(module, "initial") and "initial" in option_names(ENGINES[name])
+    start = {"initial": module.initial(**inputs)} if starts else {}
     labels = Labels(Path(module.__file__ or module.__name__).stem, module.DIMS, coords)
     result = ENGINES[name](jax.random.key(seed), module.model, inputs, labels=labels, **start, **for_engine)
     result.attrs |= {"seed": seed} | _origin(recording, options)

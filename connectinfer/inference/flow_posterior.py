@@ -65,10 +65,10 @@ def fit_flow_posterior(
     of one simulation, by observed site, into a vector; otherwise networks learn a summary, for which trials (a leading
     plate of that name) are exchangeable. Simulations that are not finite are left out, with a warning. A tenth of them
     validates, and decides which state of the training is kept.
-    `sample_stats` holds the log importance weights (log joint minus log flow) of the draws, the group `optimisation` the
-    losses of the last round. `unlike` there is the share of simulations whose summaries lie farther from their centre
-    than that of the data: near 0, the flow extrapolates. Ctrl-C or SIGTERM ends the training of a round, and draws are
-    from the best state so far; `checkpoint`, a folder, keeps the training of every round.
+    `sample_stats` holds the log importance weights (log joint minus log flow) of the draws, the group `optimisation`
+    the losses of the last round. `unlike` there is the share of simulations whose summaries lie farther from their
+    centre than that of the data: near 0, the flow extrapolates. Ctrl-C or SIGTERM ends the training of a round, and
+    draws are from the best state so far; `checkpoint`, a folder, keeps the training of every round.
 
     Raises:
         ValueError: an option out of range, labels that do not fit the model, a model that fails its pre-flight check or

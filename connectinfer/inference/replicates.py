@@ -10,6 +10,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import unconstrain_fn
 
+from connectinfer.inference.amortised import FlowPosterior
 from connectinfer.inference.guides import build_guide, guide_constructor, guide_parameters
 from connectinfer.inference.start import constrain, potential
 from connectinfer.inference.svi import adam_with_warmup, draw_from_guide, negative_elbo
@@ -17,29 +18,59 @@ from connectinfer.inference.trace import Site, Sites, draw_joint, map_draws, obs
 from connectinfer.optimisation.loop import minimised
 from connectinfer.optimisation.progress import compile_timed, progress_bar, trace_timed
 
+_MOST_TRIES = 20
+
 Posterior = Callable[[PRNGKeyArray, Mapping[str, Any], Sites], tuple[Sites, dict[str, Array]]]
 """`posterior(key, arrays, start)`: draws `(draw, ...)` of the latent sites given one data set, from constrained start
 values, and statistics `(draw,)`."""
 
 
 class Replicates(NamedTuple):
-    """`truth` holds the latent sites drawn from the prior, `arrays` the model's inputs that hold the data simulated
-    from them, both `(simulation, ...)` by name."""
+    """`truth` holds latent sites drawn from the prior, `data` the inputs of the model with what was simulated from
+    them, `arrays` all inputs that the data decide, each `(data_set, ...)` by name.
+
+    Sites may be coordinates whose meaning `arrays` fixes: those of `truth` go with the original inputs and `data`."""
 
     truth: Sites
+    data: dict[str, Array]
     arrays: dict[str, Array]
 
 
-def simulate_replicates(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], simulations: int) -> Replicates:
-    """Data sets drawn from a model's prior, in place of the inputs that hold its data.
+def simulate_replicates(
+    key: PRNGKeyArray,
+    bound: Callable,
+    arrays: Mapping[str, Any],
+    n: int,
+    prepare: Callable[[dict[str, np.ndarray]], Mapping[str, Any]] = dict,
+) -> Replicates:
+    """`n` data sets drawn from a model's prior, in place of the inputs that hold its data.
+
+    `prepare` makes the array inputs of one data set from those that hold its data, and may refuse it by a ValueError:
+    then another is drawn. Calibration stays valid, because only the data decide.
 
     Raises:
-        ValueError: the data of an observed site are not among the inputs, but computed from them.
+        ValueError: the data of an observed site are not among the inputs, or fewer than one data set in 20 is usable.
     """
     holders = _data_inputs(bound, arrays)
-    keys = jax.random.split(key, simulations)
-    truth, data = map_draws(lambda k, _, arrays: draw_joint(k, bound, arrays, {}), keys, {}, dict(arrays))
-    return Replicates(truth, {holders[site]: x.astype(arrays[holders[site]].dtype) for site, x in data.items()})
+    kept: list[tuple[Sites, dict[str, np.ndarray], Mapping[str, Any]]] = []
+    for batch in jax.random.split(key, _MOST_TRIES):
+        truth, data = map_draws(
+            lambda k, _, arrays: draw_joint(k, bound, arrays, {}), jax.random.split(batch, n), {}, dict(arrays)
+        )
+        held = {holders[site]: np.asarray(x, arrays[holders[site]].dtype) for site, x in data.items()}
+        for i in range(n):
+            own, drawn = jax.tree.map(lambda x, i=i: np.asarray(x[i]), (truth, held))
+            try:
+                kept.append((own, drawn, prepare(drawn)))
+            except ValueError as error:
+                refusal = error
+        if len(kept) >= n:
+            stack = lambda *parts: jnp.stack([jnp.asarray(x) for x in parts])  # noqa: E731
+            return Replicates(*(jax.tree.map(stack, *each) for each in zip(*kept[:n], strict=True)))
+    raise ValueError(
+        f"Of {_MOST_TRIES * n} data sets drawn from the prior, the model takes only {len(kept)}; the last was refused: "
+        f"{refusal}"
+    )
 
 
 def nuts_posterior(
@@ -106,6 +137,15 @@ def svi_posterior(
     return posterior
 
 
+def flow_posterior(trained: FlowPosterior, *, draws: int = 100) -> Posterior:
+    """Draws from a flow that was trained once for all data sets."""
+
+    def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], _: Sites) -> tuple[Sites, dict[str, Array]]:
+        return trained.sample(key, arrays, draws), {}
+
+    return posterior
+
+
 def fit_replicates(
     key: PRNGKeyArray,
     posterior: Posterior,
@@ -117,9 +157,9 @@ def fit_replicates(
     batch: int,
     show_progress: bool = True,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """`summary(arrays, latent sites of one draw)` of every posterior draw, and statistics, `(simulation, draw, ...)`.
+    """`summary(arrays, latent sites of one draw)` of every posterior draw, and statistics, `(data_set, draw, ...)`.
 
-    `starts` are `(simulation, ...)`. `batch` fits run as one program.
+    `starts` are `(data_set, ...)`. `batch` fits run as one program.
     """
 
     def one(key: PRNGKeyArray, data: Sites, start: Sites, arrays: Mapping[str, Any]) -> tuple[Sites, Sites]:

@@ -29,7 +29,8 @@ from connectinfer.optimisation.interruption import interruption_held
 
 _MOST_PREDICTIVE_DRAWS = 200
 _MOST_PREDICTIVE_VALUES = 20_000_000
-_LATENT_AXES = ("latent_dim", "latent_from")
+LATENT_AXES = ("latent_dim", "latent_from")
+"""Dimensions that turn with the gauge."""
 
 
 class Labels(NamedTuple):
@@ -140,7 +141,7 @@ def _aligned(sites: dict[str, np.ndarray], dims: Mapping[str, list[str] | None])
     gauge = gauge.reshape(*m.shape[:2], *gauge.shape[1:])
     for name in sites:
         for axis, dim in enumerate(dims[name] or []):
-            if dim in _LATENT_AXES:
+            if dim in LATENT_AXES:
                 sites[name] = np.asarray(rotate(gauge, jnp.asarray(sites[name]), axis + 2))
     return sites | {"gauge": np.asarray(gauge)}
 

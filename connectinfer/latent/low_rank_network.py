@@ -45,6 +45,9 @@ NETWORK_COORDINATES = (
 )
 """Sites of `sample_network` that only serve the sampler; the quantities of interest follow from them."""
 
+NETWORK_GAUGE = ("basis", "states", "polynomials")
+"""Arrays of `recording_arrays` that fix coordinates: the prior of what no rotation changes is the same for any."""
+
 
 def recording_arrays(
     data: xr.Dataset, kind: str, *, rank: int, tau: float, nonlinearity: str

@@ -1,4 +1,4 @@
-"""Pictures of a posterior: latent paths with their uncertainty, and whether chains mix."""
+"""Pictures of a posterior: latent paths with their uncertainty, whether chains mix, and whether a bound has settled."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +15,7 @@ from connectinfer.plots._style import (
     UNOBSERVED,
     band,
     bin_edges,
+    check_dims,
     check_labels,
     chosen_trials,
     draws_of,
@@ -104,6 +105,26 @@ def plot_ranks(result: xr.DataTree, variables: Sequence[str]) -> Figure:
     n_panels = sum(ax.get_visible() for ax in figure.axes)
     figure.set_size_inches(3.4 * min(n_panels, _RANK_COLUMNS), 0.3 + 2.0 * -(-n_panels // _RANK_COLUMNS))
     return figure
+
+
+def plot_bound(bound: xr.DataArray, *, figure: Figure | SubFigure | None = None) -> Figure:
+    """The evidence lower bound over the steps of an optimisation: all of them, and the second half on its own scale.
+
+    `bound (step)` is `-result["optimisation"]["loss"]`.
+
+    Raises:
+        ValueError: if the dims are others.
+    """
+    values = check_dims(bound, "bound", ("step",)).values
+    figure = figure_or_new(figure, 7.6, 2.7)
+    axes = figure.subplots(1, 2)
+    trim(axes)
+    for ax, first, title in zip(axes, (0, len(values) // 2), ("all steps", "second half"), strict=True):
+        ax.plot(np.arange(first, len(values)), values[first:], color=POSTERIOR, lw=0.8)
+        ax.set(title=title, xlabel="step")
+        ax.ticklabel_format(useOffset=False, style="plain")
+    axes[0].set_ylabel("ELBO (nats)")
+    return figure.get_figure(root=True)
 
 
 def _shade_gaps(ax: Axes, time: np.ndarray, observed: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of what was measured: spike rasters and heat maps of activity."""
+"""Pictures of what was measured: spike rasters, heat maps of activity, and mean rates."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,17 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from connectinfer.data.recording import observed_kind
-from connectinfer.plots._style import UNOBSERVED, bin_edges, chosen_trials, figure_or_new, trim
+from connectinfer.plots._style import (
+    NEUTRAL,
+    POSTERIOR,
+    UNOBSERVED,
+    axes_or_new,
+    bin_edges,
+    check_dims,
+    chosen_trials,
+    figure_or_new,
+    trim,
+)
 
 _UNITS = {"counts": "spikes per bin", "rates": "rate (Hz)", "fluorescence": "fluorescence"}
 _MOST_NAMED_UNITS = 20
@@ -85,6 +95,27 @@ def plot_activity(
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get(beyond, "neither")
     figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=_UNITS[kind], extend=extend, aspect=40, pad=0.01)
     return figure.get_figure(root=True)
+
+
+def plot_mean_rates(rates: xr.DataArray, *, ax: Axes | None = None) -> Axes:
+    """Mean rate of every unit as a dot on a stem, in the order of `rates (unit)` in Hz.
+
+    Raises:
+        ValueError: if the dims are others.
+    """
+    values = check_dims(rates, "rates", ("unit",)).values
+    ax = axes_or_new(ax, 7.6, 2.3)
+    position = np.arange(len(values))
+    ax.vlines(position, 0.0, values, color=NEUTRAL, lw=0.6)
+    ax.plot(position, values, "o", color=POSTERIOR, ms=3.5)
+    ax.set(ylabel="mean rate (Hz)", ylim=(0.0, None), xlim=(-0.7, len(values) - 0.3))
+    if len(values) <= _MOST_NAMED_UNITS:
+        ax.set_xticks(position, [str(unit) for unit in rates["unit"].values])
+        ax.set_xlabel("unit")
+    else:
+        ax.set_xlabel("unit (position)")
+    trim([ax])
+    return ax
 
 
 def _panels(chosen: xr.Dataset, figure: Figure | SubFigure | None) -> tuple[Figure | SubFigure, list[Axes]]:

@@ -50,7 +50,7 @@ def model_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exact(model_file):
     """NUTS is exact: by chance one of a hundred seeds fails the verdict, and one the coverage."""
-    options = {"simulations": 200, "batch": 100, "warmup": 100, "draws": 400, "thinning": 4, "show_progress": False}
+    options = {"data_sets": 200, "batch": 100, "warmup": 100, "draws": 400, "thinning": 4, "show_progress": False}
     return calibrate(model_file, DATA, **options)
 
 
@@ -69,9 +69,10 @@ def test_arviz_draws_it(exact):
     assert "log_likelihood" in plot.viz["ecdf_lines"]
 
 
+@pytest.mark.slow
 def test_a_guide_without_correlations_is_found_too_narrow(model_file):
     """The two coefficients have a posterior correlation of -0.97."""
-    options = {"simulations": 150, "batch": 150, "steps": 500, "learning_rate": 0.05, "show_progress": False}
+    options = {"data_sets": 150, "batch": 150, "steps": 500, "learning_rate": 0.05, "show_progress": False}
     found = calibrate(model_file, DATA, engine="svi", guide="normal", **options)
     narrow = judge_calibration(found)
     (verdict,) = [v for v in narrow.verdicts if v.concern == "calibration of coefficient"]

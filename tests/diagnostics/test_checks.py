@@ -184,39 +184,56 @@ def test_data_like_the_model_pass_and_a_planted_rate_fails_and_names_its_unit():
     rates = np.array([0.5, 1.0, 2.0])
     predicted = poisson_counts(rates, 200)
     result = with_predictions(sampled(), poisson_counts(rates, 1, seed=5)[0], predicted)
-    assert verdict(result, "prediction of counts, mean per trial").verdict == "pass"
-    assert verdict(result, "prediction of counts, variance per trial").verdict == "pass"
+    judged = [v for v in diagnose(result).verdicts if v.concern.startswith("prediction of counts")]
+    assert [v.concern.partition(", ")[2] for v in judged] == [
+        "firing rate",
+        "rate modulation",
+        "Fano factor",
+        "CV of intervals",
+        "correlation of pairs",
+        "population time course",
+        "population autocorrelation",
+    ]
+    assert {v.verdict for v in judged} == {"pass"}
     planted = with_predictions(sampled(), poisson_counts(np.array([0.5, 3.0, 6.0]), 1, seed=5)[0], predicted)
-    found = verdict(planted, "prediction of counts, mean per trial")
+    found = verdict(planted, "prediction of counts, firing rate")
     assert found.verdict == "fail"
-    assert found.value == 2
-    assert "u1, u2" in found.explanation
+    assert (found.value, found.threshold) == (2, "at most 1 of 3 units in the outer 1 %")
+    assert "units u1, u2" in found.explanation
     assert not diagnose(planted).passed
 
 
-def test_few_predictive_draws_make_extreme_ranks_common():
-    # Among 20 draws a unit is the lowest or the highest with probability 2/21. Of 50 units 10 are in 99 % of cases.
-    n_trials, n_draws, n_units = 1, 20, 50
-    predicted = np.arange(n_draws)[:, None, None, None] + np.ones((n_draws, n_trials, 10, n_units), int)
-    below = lambda n: np.where(np.arange(n_units) < n, 0, 10) + np.zeros((n_trials, 10, 1), int)  # noqa: E731
-    found = [
-        verdict(with_predictions(sampled(), below(n), predicted), "prediction of counts, mean per trial")
-        for n in (10, 11)
-    ]
-    assert [each.verdict for each in found] == ["pass", "fail"]
-    assert found[0].threshold == "at most 10 of 50 units in the outer 9.5 %"
+def test_few_predictive_draws_tell_what_is_far_off_and_very_few_nothing():
+    counts = poisson_counts(np.array([1.0]), 20)
+    silent = with_predictions(sampled(), 0 * counts[0], counts)
+    # Among 20 draws the lowest is nothing special, but 80 spikes are 9 sd of their number.
+    assert verdict(silent, "prediction of counts, firing rate").verdict == "fail"
+    lowest = counts[np.argmin(counts.sum((1, 2, 3)))] * (np.arange(N_TRIALS * N_BINS).reshape(N_TRIALS, N_BINS, 1) > 1)
+    assert verdict(with_predictions(sampled(), lowest, counts), "prediction of counts, firing rate").verdict == "pass"
+    few = verdict(with_predictions(sampled(), 0 * counts[0], counts[:19]), "prediction of counts, firing rate")
+    assert few.verdict == "not certified"
+    assert "Too few units or predictive draws" in few.explanation
 
 
-def test_variance_between_trials_is_judged_beside_the_mean():
+def test_variance_between_trials_is_judged_beside_the_rate():
     rates = np.array([1.0, 1.0, 1.0])
-    observed = poisson_counts(rates, 1, seed=5)[0]
     # Same sum over all trials, but all of it in the first two.
-    observed[:] = 0
-    observed[:2, :] = N_TRIALS // 2
+    observed = np.zeros((N_TRIALS, N_BINS, 3), int)
+    observed[:2] = N_TRIALS // 2
     result = with_predictions(sampled(), observed, poisson_counts(rates, 200))
     assert observed.sum((0, 1)).tolist() == [N_TRIALS * N_BINS] * 3
-    assert verdict(result, "prediction of counts, mean per trial").verdict == "pass"
-    assert verdict(result, "prediction of counts, variance per trial").verdict == "fail"
+    assert verdict(result, "prediction of counts, firing rate").verdict == "pass"
+    assert verdict(result, "prediction of counts, Fano factor").verdict == "fail"
+
+
+def test_units_without_a_value_are_left_out_and_counted():
+    rates = np.array([1.0, 1.0, 0.0])
+    result = with_predictions(sampled(), poisson_counts(rates, 1, seed=5)[0], poisson_counts(rates, 200))
+    found = verdict(result, "prediction of counts, Fano factor")
+    assert found.threshold == "at most 1 of 2 units in the outer 1 %"
+    assert "1 units without a value in all data sets are left out" in found.explanation
+    silent = with_predictions(sampled(), poisson_counts(0 * rates, 1)[0], poisson_counts(rates, 200))
+    assert verdict(silent, "prediction of counts, Fano factor").verdict == "not certified"
 
 
 def test_masked_entries_do_not_count_in_predictions():
@@ -226,7 +243,7 @@ def test_masked_entries_do_not_count_in_predictions():
     mask[:, 5:] = False
     observed[~mask] = 0
     result = with_predictions(sampled(), observed, poisson_counts(rates, 200), mask)
-    assert verdict(result, "prediction of counts, mean per trial").verdict == "pass"
+    assert verdict(result, "prediction of counts, firing rate").verdict == "pass"
 
 
 def test_markdown_and_text_lead_with_the_failures_and_hold_a_row_for_each_concern():

@@ -39,6 +39,13 @@ def test_the_drift_is_kept_at_the_thirty_most_visited_points():
     np.testing.assert_array_equal(found["drift"].values, values[:, :, :30])
 
 
+def test_a_draw_that_is_not_finite_has_no_eigenvalues_and_keeps_those_of_the_others():
+    overlap = np.broadcast_to(np.diag([1.0, 2.0]), (1, 3, 2, 2)).copy()
+    overlap[0, 1, 0, 1] = np.nan
+    real, _ = spectrum(overlap)
+    np.testing.assert_allclose(real[0], [[1, 2], [np.nan, np.nan], [1, 2]])
+
+
 def test_a_model_without_overlap_has_none():
     posterior = xr.Dataset({"theta": (("chain", "draw"), np.zeros((2, 3)))})
     assert not invariants(xr.DataTree.from_dict({"posterior": posterior})).data_vars

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from connectinfer.plots.posterior import plot_latent_paths, plot_ranks
+from connectinfer.plots.posterior import plot_bound, plot_latent_paths, plot_ranks
 
 TIME = [0.0, 0.1, 0.2, 0.3]
 
@@ -112,3 +112,16 @@ def test_ranks_of_unknown_variables_are_refused(result):
 def test_ranks_of_a_single_chain_are_refused(result):
     with pytest.raises(ValueError, match=r"ranks compare chains.*only one"):
         plot_ranks(result.isel(chain=[0]), ["tau"])
+
+
+def test_a_bound_is_drawn_over_all_steps_and_over_the_second_half():
+    bound = xr.DataArray(-100.0 / np.arange(1.0, 6), dims="step")
+    everything, second = plot_bound(bound).axes
+    np.testing.assert_array_equal(everything.lines[0].get_xydata(), np.stack([np.arange(5), bound], 1))
+    np.testing.assert_array_equal(second.lines[0].get_xydata(), np.stack([np.arange(2, 5), bound[2:]], 1))
+    assert everything.get_ylabel() == "ELBO (nats)"
+
+
+def test_a_bound_of_other_dims_is_refused():
+    with pytest.raises(ValueError, match=r"`bound` must have dims \('step',\); got \('x',\)"):
+        plot_bound(xr.DataArray(np.ones(3), dims="x"))

@@ -1,9 +1,10 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import xarray as xr
 
 from connectinfer.data.recording import recording
-from connectinfer.plots.recording import plot_activity, plot_raster
+from connectinfer.plots.recording import plot_activity, plot_mean_rates, plot_raster
 
 
 def two_trials(**given):
@@ -101,3 +102,15 @@ def test_unknown_trials_are_named_with_those_there_are(trials):
 def test_a_raster_of_a_recording_with_inputs_leaves_them_out():
     given = recording(counts=np.ones((1, 4, 2), int), time=0.01, inputs=np.zeros((1, 4, 3)))
     assert len(plot_raster(given).axes) == 1
+
+
+def test_mean_rates_are_dots_in_the_order_of_the_units():
+    rates = xr.DataArray([3.0, 1.0, 2.0], {"unit": ["c", "a", "b"]}, ("unit",))
+    ax = plot_mean_rates(rates)
+    assert ax.lines[0].get_xydata().tolist() == [[0, 3], [1, 1], [2, 2]]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["c", "a", "b"]
+    assert (ax.get_ylabel(), ax.get_ylim()[0]) == ("mean rate (Hz)", 0)
+
+
+def test_many_rates_are_counted_instead_of_named():
+    assert plot_mean_rates(xr.DataArray(np.ones(30), dims="unit")).get_xlabel() == "unit (position)"

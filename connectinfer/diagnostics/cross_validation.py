@@ -1,0 +1,163 @@
+"""Which trials or neurons does a model predict that it has not seen? Refits with a part hidden, fold by fold."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from connectinfer.data.objects import as_recording
+from connectinfer.data.recording import drop_silent_units, observed_kind
+from connectinfer.data.splits import held_out_entries, hold_out
+from connectinfer.inference.fit import fit
+from connectinfer.optimisation.interruption import terminations_interrupt
+from connectinfer.optimisation.progress import progress_bar
+from connectinfer.statistics.co_smoothing import mean_rates
+
+_DIMS = ("trial", "time", "unit")
+_FOLDED = ("trial", "unit")
+
+
+@terminations_interrupt()
+def leave_out(
+    model: str | Path | ModuleType,
+    data: Any,
+    *,
+    by: str = "trial",
+    folds: int = 5,
+    seed: int = 0,
+    show_progress: bool = True,
+    **options: Any,
+) -> xr.Dataset:
+    """Fits `model` `folds` times, each time with other trials or units hidden, and scores what was hidden.
+
+    `by="trial"` hides whole trials but for their first observed bin, without which models do not take a trial. What a
+    fit can predict of such a trial is what follows from its inputs and this first bin: a model without inputs predicts
+    little more than a mean time course. `by="unit"` hides a group of units in a group of trials: the path in these
+    trials is seen through the other units, and the loadings of the hidden ones in the other trials (co-smoothing).
+    A unit hidden in all trials could not be predicted: nothing else says how it reads out the path. Every trial, or
+    unit, is hidden in one fold; which ones follows from `seed` and the size of the recording, so that models can be
+    compared pair by pair (`connectinfer.compare`). Units that are silent in what a fold has left are left out of it.
+    `options` are those of `connectinfer.fit`.
+
+    Returns, with dim `trial` or `unit`: `gain`, how much better the hidden entries were predicted than by the units'
+    means over what was seen; `scale`, by which it is divided; `score`, their ratio (bits per spike for counts,
+    explained variance for signals; NaN where the scale is 0); and `fold`. The attributes hold `score`, that of all
+    together, and its `standard_error` over trials or units. Ctrl-C returns the folds that were finished, with status
+    "interrupted"; entries of others are NaN, and their fold -1.
+
+    Raises:
+        ValueError: `by` or `folds` is not possible, or a fit or a hidden part is refused.
+        KeyboardInterrupt: interrupted before the first fold was finished.
+    """
+    recording = as_recording(data)
+    splits = _splits(recording, by, folds, seed)
+    found = {name: np.full(recording.sizes[by], np.nan) for name in ("gain", "scale")}
+    fold_of, fitted = np.full(recording.sizes[by], -1), ""
+    with progress_bar(f"hiding {by}s", folds, show_progress) as advance:
+        for number, split in enumerate(splits):
+            try:
+                # Models refuse units that are silent in what is left; these are not predicted either.
+                training = drop_silent_units(split.training)
+                result = fit(model, training, seed=seed, show_progress=False, **options)
+            except KeyboardInterrupt:
+                break
+            # What an engine returns when interrupted is a worse fit than those of the other folds.
+            if result.attrs["status"] == "interrupted":
+                break
+            fitted, fold_of[split.items] = result.attrs["model"], number
+            for name, values in _score(result, recording, split, by).items():
+                found[name][split.items] = values
+            advance(1, f"score {ratio_score(found['gain'], found['scale'])[0]:.3f}")
+    if not fitted:
+        raise KeyboardInterrupt("Interrupted before the first fold was finished: nothing to keep.")
+    return _labelled(found, fold_of, recording, by, {"model": fitted, "folds": folds, "seed": seed})
+
+
+def ratio_score(gain: Float[np.ndarray, " item"], scale: Float[np.ndarray, " item"]) -> tuple[float, float]:
+    """Sum of `gain` over sum of `scale`, and its standard error over the items; NaN entries are left out."""
+    done = np.isfinite(gain)
+    total, number = scale[done].sum(), int(done.sum())
+    if not total > 0:
+        return float("nan"), float("nan")
+    score = gain[done].sum() / total
+    spread = (gain[done] - score * scale[done]).std(ddof=1) if number > 1 else np.nan
+    return float(score), float(np.sqrt(number) * spread / total)
+
+
+class _Split(NamedTuple):
+    """The recording with a part hidden, True at what is hidden, and the positions along `by` that are scored."""
+
+    training: xr.Dataset
+    hidden: np.ndarray
+    items: np.ndarray
+
+
+def _splits(recording: xr.Dataset, by: str, folds: int, seed: int) -> list[_Split]:
+    if by not in _FOLDED:
+        raise ValueError(f"`by` must be one of {_FOLDED}; got {by!r}.")
+    most = min(recording.sizes[dim] for dim in _FOLDED[: _FOLDED.index(by) + 1])
+    if not 2 <= folds <= most:
+        raise ValueError(
+            f"`folds` must lie between 2 and {most}, since every fold hides a {by} and at least one trial; got {folds}."
+        )
+    rng = np.random.default_rng(seed)
+    trials, units = (np.array_split(rng.permutation(recording.sizes[dim]), folds) for dim in _FOLDED)
+    if by == "trial":
+        return [_without_trials(recording, chosen) for chosen in trials]
+    return [_without_units(recording, *chosen) for chosen in zip(trials, units, strict=True)]
+
+
+def _without_trials(recording: xr.Dataset, chosen: np.ndarray) -> _Split:
+    mask = recording["mask"].transpose(*_DIMS).values
+    hidden = np.zeros(mask.shape, bool)
+    hidden[chosen] = mask[chosen]
+    hidden[chosen, mask[chosen].any(-1).argmax(-1)] = False
+    kept, kind = xr.DataArray(mask & ~hidden, dims=_DIMS), observed_kind(recording)
+    training = recording.assign({kind: recording[kind].where(kept, 0).astype(recording[kind].dtype), "mask": kept})
+    return _Split(training, hidden, chosen)
+
+
+def _without_units(recording: xr.Dataset, trials: np.ndarray, units: np.ndarray) -> _Split:
+    labels = {"trials": recording["trial"].values[trials], "units": recording["unit"].values[units]}
+    hidden = held_out_entries(recording, **labels).transpose(*_DIMS).values
+    return _Split(hold_out(recording, **labels), hidden, units)
+
+
+def _score(result: xr.DataTree, recording: xr.Dataset, split: _Split, by: str) -> dict[str, np.ndarray]:
+    expectation = next(iter(result["expected"].to_dataset().data_vars.values())).transpose(*_DIMS)
+    kept = np.isin(recording["unit"].values, expectation["unit"].values)
+    kind, hidden = observed_kind(recording), split.hidden & kept
+    # Units that were not fitted are not scored; one keeps their logarithm finite.
+    expected = np.ones(hidden.shape)
+    expected[..., kept] = expectation.values
+    observed = recording[kind].transpose(*_DIMS).values
+    seen = split.training["mask"].transpose(*_DIMS).values
+    if kind == "counts":
+        baseline = mean_rates(observed, seen)
+        gain, scale = (observed * np.log(expected / baseline) - expected + baseline) / np.log(2), observed
+    else:
+        baseline = (observed * seen).sum((0, 1)) / np.maximum(seen.sum((0, 1)), 1)
+        scale = (observed - baseline) ** 2
+        gain = scale - (observed - expected) ** 2
+    others = tuple(axis for axis, dim in enumerate(_DIMS) if dim != by)
+    return {name: np.where(hidden, x, 0.0).sum(others)[split.items] for name, x in (("gain", gain), ("scale", scale))}
+
+
+def _labelled(
+    found: Mapping[str, np.ndarray], fold_of: np.ndarray, recording: xr.Dataset, by: str, attrs: Mapping[str, Any]
+) -> xr.Dataset:
+    gain, scale = found["gain"], found["scale"]
+    score, error = ratio_score(gain, scale)
+    each = np.where(scale > 0, gain, np.nan) / np.where(scale > 0, scale, 1.0)
+    about = {
+        "measure": "bits per spike" if observed_kind(recording) == "counts" else "explained variance",
+        "status": "finished" if (fold_of >= 0).all() else "interrupted",
+        "score": score,
+        "standard_error": error,
+    }
+    variables = {"gain": (by, gain), "scale": (by, scale), "score": (by, each), "fold": (by, fold_of)}
+    return xr.Dataset(variables, {by: recording[by].values}, {**about, **attrs})

@@ -1,0 +1,28 @@
+"""How far may draws be reweighted? k-hat of importance weights, and the paths that make it hopeless."""
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+
+def k_hat(log_weights: Float[np.ndarray, " draw"]) -> float:
+    """Estimated shape of the tail of importance weights; 0 for equal ones."""
+    from arviz_stats.base.array import array_stats
+
+    # ArviZ takes log likelihoods, the negative log weights of leaving one out. Equal weights have no tail to fit.
+    return float(array_stats.psislw(-log_weights)[1]) if np.ptp(log_weights) > 0 else 0.0
+
+
+def largest_k_hat(draws: int) -> float:
+    """The k-hat up to which the weights of so many draws behave."""
+    return min(1 - 1 / np.log10(max(draws, 10)), 0.7)
+
+
+def path_sites(result: xr.DataTree) -> list[str]:
+    """The sampled sites with a value for every time bin, named by the engine or known by their prior and dims."""
+    if named := str(result.attrs.get("path_sites", "")):
+        return named.split(",")
+    if not {"log_prior", "posterior"} <= set(result.children):
+        return []
+    posterior = result["posterior"].to_dataset()
+    return [str(name) for name in result["log_prior"].data_vars if name in posterior and "time" in posterior[name].dims]

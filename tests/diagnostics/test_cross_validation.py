@@ -1,0 +1,166 @@
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+from connectinfer.data.recording import recording
+from connectinfer.diagnostics import cross_validation
+from connectinfer.diagnostics.compare import compare
+from connectinfer.diagnostics.cross_validation import leave_out, ratio_score
+from connectinfer.zoo import load_model
+
+TRIALS, BINS, UNITS = 6, 5, 4
+
+
+def counted(trials=TRIALS, **given):
+    counts = np.random.default_rng(0).poisson(2.0, (trials, BINS, UNITS))
+    given = given or {"counts": counts}
+    return recording(time=0.1, trial=[f"t{i}" for i in range(trials)], unit=[f"u{i}" for i in range(UNITS)], **given)
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """`fit` replaced by a forecast of 2 everywhere, and what it was given; `ends` says how the calls end."""
+    calls = []
+
+    def forecast(model, data, *, seed, ends=(), **options):
+        assert options.pop("show_progress") is False
+        calls.append((data, seed, options))
+        end = dict(enumerate(ends, 1)).get(len(calls), "")
+        if end == "raise":
+            raise KeyboardInterrupt
+        result = xr.DataTree.from_dict({"expected": xr.Dataset({"x": xr.full_like(data["mask"], 2.0, dtype=float)})})
+        result.attrs.update({"status": "interrupted" if end == "return" else "finished", "model": model})
+        return result
+
+    monkeypatch.setattr(cross_validation, "fit", forecast)
+    return calls
+
+
+def run(data=None, **options):
+    return leave_out("forecast", counted() if data is None else data, show_progress=False, **options)
+
+
+def test_every_trial_is_hidden_once_but_for_its_first_bin(fits):
+    data = counted()
+    scores = run(data, folds=3, seed=4, rank=1)
+    assert [(seed, options) for _, seed, options in fits] == [(4, {"rank": 1})] * 3
+    hidden = np.array([(data["mask"] & ~training["mask"]).values for training, _, _ in fits])
+    assert hidden.any((2, 3)).sum(0).tolist() == [1] * TRIALS
+    assert (hidden.sum(0) == np.r_[0, np.ones(BINS - 1)][None, :, None]).all()
+    for training, _, _ in fits:
+        assert (training["counts"].where(~training["mask"], 0) == 0).all()
+        assert training["counts"].dtype == data["counts"].dtype
+    fold_of = [int(np.flatnonzero(each)[0]) for each in hidden.any((2, 3)).T]
+    assert scores["fold"].values.tolist() == fold_of
+    assert scores["trial"].values.tolist() == data["trial"].values.tolist()
+
+
+def test_the_first_observed_bin_stays_where_trials_begin_late(fits):
+    mask = np.ones((TRIALS, BINS, UNITS), bool)
+    mask[:, 0] = mask[:, 1, :3] = False
+    run(counted(counts=np.ones(mask.shape, int), mask=mask), folds=2)
+    kept = fits[0][0]["mask"].values
+    trial = int(np.argmin(kept.sum((1, 2))))
+    assert kept[trial].nonzero() == (np.array([1]), np.array([3]))
+
+
+def test_every_unit_is_hidden_in_the_trials_of_its_fold_and_seen_in_others(fits):
+    data = counted()
+    scores = run(data, by="unit", folds=2)
+    assert scores["fold"].dims == ("unit",)
+    for fold, (training, _, _) in enumerate(fits):
+        hidden = (data["mask"] & ~training["mask"]).values
+        assert hidden.sum() == 3 * BINS * 2
+        assert hidden.any((0, 1)).tolist() == (scores["fold"] == fold).values.tolist()
+
+
+def test_gains_equal_those_counted_by_hand(fits):
+    data = counted()
+    scores = run(data, folds=2)
+    trial = 3
+    training = fits[int(scores["fold"][trial])][0]
+    seen, counts = training["mask"].values, data["counts"].values
+    means = np.array([counts[..., u][seen[..., u]].mean() for u in range(UNITS)])
+    hidden = counts[trial, 1:]
+    nats = (hidden * np.log(2 / means) - 2 + means).sum()
+    assert float(scores["gain"][trial]) == pytest.approx(nats / np.log(2))
+    assert float(scores["scale"][trial]) == hidden.sum()
+    assert float(scores["score"][trial]) == pytest.approx(nats / np.log(2) / hidden.sum())
+    assert scores.attrs["score"] == pytest.approx(float(scores["gain"].sum() / scores["scale"].sum()))
+    assert {"measure": "bits per spike", "status": "finished", "folds": 2}.items() <= scores.attrs.items()
+
+
+def test_signals_are_scored_by_explained_variance(fits):
+    signal = np.random.default_rng(1).normal(2.0, 1.0, (TRIALS, BINS, UNITS))
+    scores = run(counted(fluorescence=signal), by="unit", folds=2)
+    unit = 1
+    training = fits[int(scores["fold"][unit])][0]
+    seen = training["mask"].values[..., unit]
+    hidden, mean = signal[..., unit][~seen], signal[..., unit][seen].mean()
+    expected = 1 - ((hidden - 2) ** 2).sum() / ((hidden - mean) ** 2).sum()
+    assert float(scores["score"][unit]) == pytest.approx(expected)
+    assert scores.attrs["measure"] == "explained variance"
+
+
+def test_the_standard_error_is_that_of_a_ratio():
+    # Residuals of the score 2: -1, 0 and 1, in a sum of 4.
+    assert ratio_score(np.array([1.0, 2, 5]), np.array([1.0, 1, 2])) == (2, pytest.approx(np.sqrt(3) * 1 / 4))
+    rng = np.random.default_rng(0)
+    samples = [(rng.normal(3 * s, 2), s) for s in [rng.uniform(1, 3, 40) for _ in range(2000)]]
+    found = np.array([ratio_score(gain, scale) for gain, scale in samples])
+    assert found[:, 0].std() == pytest.approx(found[:, 1].mean(), rel=0.1)
+    assert np.isnan(ratio_score(np.array([0.0]), np.array([0.0]))).all()
+
+
+def test_units_that_are_silent_in_what_is_left_are_not_fitted_and_not_scored(fits):
+    counts = counted()["counts"].values
+    counts[1:, :, 2] = counts[0, 0, 2] = 0
+    scores = run(counted(counts=counts), folds=2)
+    fold = int(scores["fold"][0])
+    assert [training.sizes["unit"] for training, _, _ in fits] == ([3, 4] if fold == 0 else [4, 3])
+    assert float(scores["scale"][0]) == counts[0, 1:][:, [0, 1, 3]].sum()
+
+
+@pytest.mark.parametrize("end", ["raise", "return"])
+def test_an_interruption_keeps_the_folds_that_were_finished(fits, end):
+    scores = run(folds=3, ends=["", "", end])
+    assert len(fits) == 3
+    assert scores.attrs["status"] == "interrupted"
+    undone = scores["fold"].values < 0
+    assert undone.sum() == 2
+    assert np.isnan(scores["gain"].values[undone]).all()
+    assert np.isfinite(scores["score"].values[~undone]).all()
+    with pytest.raises(KeyboardInterrupt, match="nothing to keep"):
+        run(folds=3, ends=["", "", "", end])
+
+
+def test_two_runs_of_one_recording_and_seed_can_be_compared(fits):
+    table = compare({"a": run(folds=2, seed=1), "b": run(folds=2, seed=1)})
+    assert (table["difference"] == 0).all()
+    with pytest.raises(ValueError, match="other folds or data"):
+        compare({"a": run(folds=2, seed=1), "b": run(folds=2, seed=2)})
+    assert len(fits) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"by": "time"}, r"`by` must be one of \('trial', 'unit'\); got 'time'"),
+        ({"folds": 1}, r"between 2 and 6.*; got 1\."),
+        ({"by": "unit", "folds": 5}, r"between 2 and 4, since every fold hides a unit and at least one trial; got 5\."),
+    ],
+)
+def test_impossible_folds_are_refused(fits, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+    assert not fits
+
+
+@pytest.mark.slow
+def test_a_model_of_the_zoo_is_scored_on_trials_and_units_it_did_not_see():
+    data = load_model("low_rank_rnn_poisson").example(jax.random.key(0))
+    for by in ("trial", "unit"):
+        scores = leave_out("low_rank_rnn_poisson", data, by=by, folds=2, rank=1, steps=20, draws=10)
+        assert np.isfinite(scores["score"]).all()
+        assert scores.attrs["model"] == "low_rank_rnn_poisson"
