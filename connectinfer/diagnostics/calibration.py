@@ -75,7 +75,8 @@ def calibrate(
     `connectinfer.inference.replicates`. Of `data` only sizes, mask and inputs matter. `batch` fits run as one program:
     more are faster as long as memory and cores allow. Fits start at the model's start values, or at draws from the
     prior; the flow of `flow_posterior` is trained once for all data sets. Inputs that a model file names in `GAUGE` fix
-    coordinates only, and are computed anew for every data set; sites with a latent axis are then ranked by their size.
+    coordinates only: `nuts` and `svi` get them anew from every data set. Sites with a latent axis are ranked by size,
+    which no gauge changes.
 
     The group `prior_sbc` holds the share of posterior draws below the truth, between 0 and 1, with dims `chain` (one)
     and `draw` (the data set), for up to six values of every site and for the log likelihood; `arviz.plot_ecdf_pit`
@@ -97,7 +98,8 @@ def calibrate(
     bound, arrays = bind(module.model, inputs)
     sites = describe_sites(bound, arrays)
     key_data, key_start, key_fit, key_train = jax.random.split(jax.random.key(seed), 4)
-    prepare = partial(_prepared, module, recording, for_inputs)
+    # A flow is trained in one set of coordinates.
+    prepare = dict if name == "flow_posterior" else partial(_prepared, module, recording, for_inputs)
     replicates = simulate_replicates(key_data, bound, arrays, data_sets, prepare)
     # Draws that have nothing to do with the data: what is known before them.
     apart = simulate_replicates(key_start, bound, arrays, data_sets).truth

@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a reduced form of every claim")
     parser.add_argument("--json", type=Path, help="file that keeps finished claims")
     arguments = parser.parse_args()
-    sys.path[:0] = [str(HERE / arguments.topic), str(HERE.parent)]
+    sys.path[:0] = [str(HERE / arguments.topic), str(HERE), str(HERE.parent)]
     claims = [_load(path) for path in sorted((HERE / arguments.topic).glob("*.py"))]
     claims = [claim for claim in claims if hasattr(claim, "CLAIM") and arguments.only in (None, claim.CLAIM)]
     if not claims:

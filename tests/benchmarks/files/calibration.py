@@ -1,0 +1,111 @@
+"""Simulation-based calibration of every zoo model by its engine, and its time beside simuk's on one model."""
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+import jax
+import numpy as np
+import xarray as xr
+from inference.conjugate import INPUTS, linear_model
+
+from connectinfer.data.recording import observed_kind
+from connectinfer.diagnostics.calibration import calibrate, calibration_coverage, judge_calibration
+from connectinfer.inference.replicates import fit_replicates, nuts_posterior, simulate_replicates
+from connectinfer.inference.trace import bind
+from connectinfer.zoo import list_models, load_model
+
+CLAIM = "calibration"
+TARGET = "all zoo models by the engine they declare, 500 data sets each, inside 99 % bands; 20 times as fast as simuk"
+
+N_UNITS, N_TRIALS, N_BINS = 4, 2, 12
+OPTIONS = {
+    "nuts": {"warmup": 300, "draws": 600, "thinning": 6, "max_tree_depth": 6, "target_accept_prob": 0.9},
+    "svi": {"steps": 3000, "draws": 100},
+}
+# The same work for both: a two-parameter regression, so many warm-up steps and draws.
+WARMUP, DRAWS = 300, 500
+
+SIMUK = """
+import json, sys, time
+import numpy as np, numpyro, numpyro.distributions as dist, jax.numpy as jnp, simuk
+from numpyro.infer import NUTS
+
+design, response, n = np.array(json.loads(sys.argv[1])), np.array(json.loads(sys.argv[2])), int(sys.argv[3])
+
+def model(design, response=None):
+    beta = numpyro.sample("beta", dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+    with numpyro.plate("observation", design.shape[0]):
+        numpyro.sample("response", dist.Normal(design @ beta, 0.5), obs=response)
+
+started = time.perf_counter()
+sbc = simuk.SBC(
+    NUTS(model), data_dir={"design": design, "response": response}, num_simulations=n,
+    sample_kwargs={"num_warmup": int(sys.argv[4]), "num_samples": int(sys.argv[5]), "progress_bar": False},
+)
+sbc.run_simulations()
+print((time.perf_counter() - started) / n)
+"""
+
+
+def run(quick: bool) -> dict:
+    """All models; 100 data sets of the first alone if `quick`."""
+    lines, failed = [], []
+    for card in list_models()[: 1 if quick else None]:
+        started = time.perf_counter()
+        size = {"data_sets": 100, "batch": 100} if quick else {"data_sets": 500, "batch": 250}
+        found = calibrate(
+            card.name, tiny_recording(card.name), rank=1, show_progress=False, **size, **OPTIONS[card.engine]
+        )
+        judged = judge_calibration(found)
+        wrong = [f"{v.concern} ({v.explanation})" for v in judged.verdicts if v.verdict == "fail"]
+        failed += [card.name] if wrong else []
+        lines.append(
+            f"{card.name} by {card.engine}: {time.perf_counter() - started:.0f} s; {calibration_coverage(found, 0.9)}; "
+            + ("; ".join(wrong) or "all inside their bands")
+        )
+        print(lines[-1], flush=True)
+    ours = [_seconds_a_fit(seed, 50 if quick else 500) for seed in range(1 if quick else 3)]
+    theirs = _seconds_of_simuk(3 if quick else 10, 1 if quick else 3)
+    ratio = float(np.median(theirs) / np.median(ours))
+    lines.append(f"a fit of the regression: {np.median(ours):.4f} s, by simuk {np.median(theirs):.2f} s")
+    value = f"{len(failed)} models outside ({', '.join(failed) or 'none'}); {ratio:.0f} times as fast as simuk"
+    return {"value": value, "passed": not failed and ratio >= 20, "details": "\n".join(lines)}
+
+
+def tiny_recording(model: str) -> xr.Dataset:
+    """A few bins of the units of the model's example that vary most."""
+    data = load_model(model).example(jax.random.key(0)).isel(trial=slice(N_TRIALS), time=slice(8, 8 + N_BINS))
+    spread = data[observed_kind(data)].values.var((0, 1))
+    return data.isel(unit=np.sort(np.argsort(-spread)[:N_UNITS]))
+
+
+def _seconds_a_fit(seed: int, n: int) -> float:
+    """Tracing and compilation included."""
+    started = time.perf_counter()
+    bound, arrays = bind(linear_model, INPUTS)
+    key_data, key_start, key_fit = jax.random.split(jax.random.key(seed), 3)
+    replicates = simulate_replicates(key_data, bound, arrays, n)
+    starts = simulate_replicates(key_start, bound, arrays, n).truth
+    posterior = nuts_posterior(bound, warmup=WARMUP, draws=DRAWS, thinning=1)
+    fit_replicates(
+        key_fit, posterior, lambda _, draw: draw, arrays, replicates, starts, batch=min(n, 250), show_progress=False
+    )
+    return (time.perf_counter() - started) / n
+
+
+def _seconds_of_simuk(n: int, repeats: int) -> list[float]:
+    with tempfile.TemporaryDirectory() as folder:
+        venv.create(folder, with_pip=True)
+        python = Path(folder) / ("Scripts" if os.name == "nt" else "bin") / "python"
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "simuk", "numpyro"], check=True)
+        script = Path(folder) / "sbc.py"
+        script.write_text(SIMUK)
+        data = [json.dumps(np.asarray(INPUTS[name]).tolist()) for name in ("design", "response")]
+        command = [str(python), str(script), *data, str(n), str(WARMUP), str(DRAWS)]
+        runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(repeats)]
+    return [float(printed.split()[-1]) for printed in runs]
