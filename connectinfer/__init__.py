@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from connectinfer.diagnostics.checks import diagnose
     from connectinfer.diagnostics.compare import compare
     from connectinfer.diagnostics.cross_validation import leave_out
+    from connectinfer.diagnostics.power import power
     from connectinfer.diagnostics.sensitivity import prior_sensitivity
     from connectinfer.diagnostics.verdict import Diagnosis
     from connectinfer.dynamics.low_rank import LowRankRNN
@@ -51,6 +52,7 @@ __all__ = [
     "open_connectome",
     "open_recording",
     "phase_portrait",
+    "power",
     "prior_sensitivity",
     "recording",
     "report",
@@ -80,6 +82,7 @@ _HOME = {
     "open_connectome": "data.reading",
     "open_recording": "data.reading",
     "phase_portrait": "dynamics.phase_portrait",
+    "power": "diagnostics.power",
     "prior_sensitivity": "diagnostics.sensitivity",
     "recording": "data.recording",
     "report": "reporting.report",

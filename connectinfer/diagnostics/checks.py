@@ -7,19 +7,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from connectinfer.diagnostics.importance import k_hat, largest_k_hat
+from connectinfer.diagnostics.approximation import approximation_verdicts
 from connectinfer.diagnostics.invariants import fixed_point_kinds, invariants
 from connectinfer.diagnostics.predictive import STATISTICS, Extremes, extremes, predictive_statistics
 from connectinfer.diagnostics.verdict import FAIL, NOT_CERTIFIED, PASS, Diagnosis, Verdict
 
-# With fewer, the tail that k-hat is fitted to has fewer than 20 draws.
-_LEAST_WEIGHTS = 100
-_LEAST_STEPS = 200
 _LEAST_PREDICTIVE_DRAWS = 20
 _JUDGED_BINS = 30
-_LARGEST_SHIFT = 0.35
-_FAILING_SHIFT = 0.6
-_LEAST_UNLIKE = 0.001
 
 
 def diagnose(result: xr.DataTree) -> Diagnosis:
@@ -37,7 +31,7 @@ def diagnose(result: xr.DataTree) -> Diagnosis:
         raise ValueError(f"A result needs the groups posterior and sample_stats; missing: {sorted(missing)}.")
     checks: list[Callable[[xr.DataTree], list[Verdict]]] = [_completion, _finite_draws]
     sampled = "diverging" in result["sample_stats"]
-    checks += [_chains, _divergences, _energy, _tree_depth] if sampled else [_convergence, _importance, _simulations]
+    checks += [_chains, _repeated_chains, _divergences, _energy, _tree_depth] if sampled else [approximation_verdicts]
     checks += [_solves, _prediction]
     return Diagnosis(tuple(verdict for check in checks for verdict in check(result)))
 
@@ -146,6 +140,21 @@ def _extreme(values: xr.Dataset, pick: Callable[[np.ndarray], Any]) -> tuple[flo
     return best or (float("nan"), "nothing that varies")
 
 
+def _repeated_chains(result: xr.DataTree) -> list[Verdict]:
+    """Whether chains hold the same draws, as runs of one seed do; listed only if so."""
+    posterior = result["posterior"].to_dataset()
+    n_chains, n_draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    rows = [np.ascontiguousarray(x.transpose("chain", "draw", ...).values) for x in posterior.data_vars.values()]
+    different = len({b"".join(row[i].tobytes() for row in rows) for i in range(n_chains)})
+    if different == n_chains:
+        return []
+    said = (
+        f"Only {different} of {n_chains} chains of {n_draws} draws differ, so R-hat and ESS say nothing. Were runs of "
+        "one seed put together? Give every run a `seed` of its own, or one run all `chains`."
+    )
+    return [Verdict("repeated chains", FAIL, float(n_chains - different), "none that equals another", said)]
+
+
 def _divergences(result: xr.DataTree) -> list[Verdict]:
     count = int(result["sample_stats"].to_dataset()["diverging"].sum())
     return [
@@ -188,96 +197,6 @@ def _tree_depth(result: xr.DataTree) -> list[Verdict]:
         "`max_tree_depth` lets them end."
     )
     return [Verdict("tree depth", PASS if fine else NOT_CERTIFIED, share, "at most 1 % of draws at the limit", said)]
-
-
-def _convergence(result: xr.DataTree) -> list[Verdict]:
-    """The fall of the loss over the second half of the run, as a mean shift of the latent values in posterior sds.
-
-    Moving every one of k independent Gaussian values by s posterior sds costs k s^2 / 2 nats.
-    """
-    if "optimisation" not in result.children:
-        return []
-    loss = np.asarray(result["optimisation"]["loss"], float)
-    concern = "convergence"
-    asked = f"at most {_LARGEST_SHIFT} posterior sd; above {_FAILING_SHIFT} it fails"
-    if len(loss) < _LEAST_STEPS:
-        said = "Too few steps for a verdict. Take more `steps`."
-        return [Verdict(concern, NOT_CERTIFIED, float(len(loss)), f"at least {_LEAST_STEPS} steps", said)]
-    tenth = len(loss) // 10
-    middle, end = loss[len(loss) // 2 : len(loss) // 2 + tenth], loss[-tenth:]
-    rise = middle.mean() - end.mean()
-    # Between neighbouring steps, so that a trend does not count as noise.
-    variance = sum(np.mean(np.diff(part) ** 2) / 2 for part in (middle, end))
-    noise = 3 * np.sqrt(variance / tenth)
-    shift = float(np.sqrt(2 * max(rise - noise, 0.0) / result["optimisation"].attrs["latent_values"]))
-    if shift <= _LARGEST_SHIFT:
-        return [Verdict(concern, PASS, shift, asked, "The second half of the run changed little.")]
-    said = (
-        "The loss still fell in the second half of the run, in part because the learning rate did. Take more `steps` "
-        "and see whether what you report changes."
-    )
-    # A loss that is not finite gives no shift, and fails.
-    if shift <= _FAILING_SHIFT:
-        return [Verdict(concern, NOT_CERTIFIED, shift, asked, said)]
-    said = (
-        "The fit was still improving when it stopped: what it says of dynamics and connectivity may be far off. Take "
-        "more `steps`."
-    )
-    return [Verdict(concern, FAIL, shift, asked, said)]
-
-
-def _importance(result: xr.DataTree) -> list[Verdict]:
-    weights = result["sample_stats"].to_dataset()["log_weight"].values.ravel().astype(float)
-    n_bad = int((~np.isfinite(weights)).sum())
-    if n_bad:
-        said = f"{n_bad} of {weights.size} draws have no finite density under the model. Lower `learning_rate`."
-        return [Verdict("k-hat of the guide", FAIL, float(n_bad), "finite weights", said)]
-    if weights.size < _LEAST_WEIGHTS:
-        said = "Too few draws for a verdict. Ask for more `draws`."
-        asked = f"at least {_LEAST_WEIGHTS} draws"
-        return [Verdict("k-hat of the guide", NOT_CERTIFIED, float(weights.size), asked, said)]
-    k, threshold = k_hat(weights), largest_k_hat(weights.size)
-    concern, asked = "k-hat of the guide", f"at most {threshold:.2f}"
-    paths = str(result.attrs.get("path_sites", ""))
-    if k <= threshold:
-        return [Verdict(concern, PASS, k, asked, "Importance weights are stable: the guide covers the posterior.")]
-    if paths:
-        n_values = sum(
-            int(np.prod(result["posterior"][name].shape[2:]))
-            for name in paths.split(",")
-            if name in result["posterior"]
-        )
-        said = (
-            f"Importance weights over {n_values} path values say nothing either way in so many dimensions. Judge the "
-            "fit by its predictions, and do not rely on the width of its intervals."
-        )
-        return [Verdict(concern, NOT_CERTIFIED, k, asked, said)]
-    said = (
-        "Draws miss part of the posterior. Try guide='low_rank' or 'flow', more steps or simulations, or engine='nuts'."
-    )
-    return [Verdict(concern, FAIL, k, asked, said)]
-
-
-def _simulations(result: xr.DataTree) -> list[Verdict]:
-    """Whether the data are among those that a flow has learned from, and how many simulations failed."""
-    if "optimisation" not in result.children or "unlike" not in result["optimisation"].attrs:
-        return []
-    share, n_failed = float(result["optimisation"].attrs["unlike"]), int(result.attrs["failed_simulations"])
-    found = [
-        _verdict(
-            "data among simulations",
-            share >= _LEAST_UNLIKE,
-            share,
-            f"at least {_LEAST_UNLIKE:.1%} of simulations farther off",
-            "The flow has seen data like these.",
-            "The data are unlike any simulation: the flow extrapolates, and the model may not describe them at all. "
-            "Compare simulated data with yours.",
-        )
-    ]
-    if n_failed:
-        said = "Simulations failed and were left out: the posterior is that given that a simulation succeeds."
-        found.append(Verdict("failed simulations", NOT_CERTIFIED, float(n_failed), "none", said))
-    return found
 
 
 def _solves(result: xr.DataTree) -> list[Verdict]:

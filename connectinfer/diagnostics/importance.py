@@ -13,6 +13,17 @@ def k_hat(log_weights: Float[np.ndarray, " draw"]) -> float:
     return float(array_stats.psislw(-log_weights)[1]) if np.ptp(log_weights) > 0 else 0.0
 
 
+def smoothed_weights(log_weights: Float[np.ndarray, " draw"]) -> Float[np.ndarray, " draw"]:
+    """Importance weights of sum one, the largest replaced by quantiles of the Pareto tail fitted to them."""
+    from arviz_stats.base.array import array_stats
+
+    if np.ptp(log_weights) == 0:
+        return np.full(len(log_weights), 1 / len(log_weights))
+    smoothed = np.asarray(array_stats.psislw(-log_weights)[0], float)
+    weights = np.exp(smoothed - smoothed.max())
+    return weights / weights.sum()
+
+
 def largest_k_hat(draws: int) -> float:
     """The k-hat up to which the weights of so many draws behave."""
     return min(1 - 1 / np.log10(max(draws, 10)), 0.7)

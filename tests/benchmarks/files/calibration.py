@@ -55,9 +55,9 @@ print((time.perf_counter() - started) / n)
 def run(quick: bool) -> dict:
     """All models; 100 data sets of the first alone if `quick`."""
     lines, failed = [], []
+    size = {"data_sets": 100, "batch": 100} if quick else {"data_sets": 500, "batch": 250}
     for card in list_models()[: 1 if quick else None]:
         started = time.perf_counter()
-        size = {"data_sets": 100, "batch": 100} if quick else {"data_sets": 500, "batch": 250}
         found = calibrate(
             card.name, tiny_recording(card.name), rank=1, show_progress=False, **size, **OPTIONS[card.engine]
         )

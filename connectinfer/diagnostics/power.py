@@ -1,0 +1,163 @@
+"""Would so many trials and neurons suffice? Recordings simulated from a fit, and what fits to them would say."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+
+from connectinfer.data.recording import observed_kind, recording
+from connectinfer.diagnostics.invariants import invariants
+from connectinfer.dynamics.low_rank import LowRankRNN
+from connectinfer.dynamics.observation import sample_gaussian, sample_poisson, tied_readout
+from connectinfer.dynamics.simulate import simulate, simulate_bins
+from connectinfer.inference.fit import fit
+from connectinfer.optimisation.progress import progress_bar
+
+_QUANTILES = (0.05, 0.5, 0.95)
+_MOST_TRIES = 20
+
+
+def power(
+    result: xr.DataTree,
+    data: xr.Dataset,
+    *,
+    trials: Sequence[int],
+    units: Sequence[int],
+    replicates: int = 5,
+    quantity: Callable[[xr.DataTree], xr.DataArray] | None = None,
+    seed: int = 0,
+    show_progress: bool = True,
+    **options: Any,
+) -> xr.Dataset:
+    """How well a quantity would be known from recordings of other sizes, if the fit of a low-rank model were the truth.
+
+    For every number of `trials` and of `units`, `replicates` times: a posterior draw becomes the truth, a recording of
+    that size is simulated from it (`simulate_fitted`), and the model is fitted to it with the options of `result`,
+    changed by `options`. `quantity` takes a tree with a group `posterior` to draws `(chain, draw, item)`; by default
+    the real parts of the eigenvalues of the overlap, which decide how fast activity decays or grows.
+
+    Returns, with dims `n_trials`, `n_units`, `replicate` and that of the items: `width` of the 90 % interval, `error`
+    of the median, and `covered`, whether the interval holds the truth. The mean of `covered` says whether the widths
+    can be believed; of few replicates it is uncertain itself. Ctrl-C returns what was finished, the rest is NaN, and
+    the attribute `status` is "interrupted".
+
+    Raises:
+        ValueError: a result that is not of a low-rank model, or an impossible size.
+    """
+    if min([*trials, *units, replicates]) < 1:
+        raise ValueError(f"Trials, units and replicates must be at least 1; got {trials}, {units} and {replicates}.")
+    chosen = quantity or _eigenvalues
+    settings = json.loads(result.attrs.get("options", "{}")) | options
+    designs = [(t, u, r) for t in trials for u in units for r in range(replicates)]
+    keys = jax.random.split(jax.random.key(seed), len(designs))
+    found: dict[tuple[int, int, int], xr.Dataset] = {}
+    status = "finished"
+    with progress_bar("refits", len(designs), show_progress) as advance:
+        try:
+            for design, key in zip(designs, keys, strict=True):
+                key_draw, key_simulate = jax.random.split(key)
+                truth = _one_draw(key_draw, result)
+                simulated = simulate_fitted(key_simulate, truth, data, n_trials=design[0], n_units=design[1])
+                again = fit(result.attrs["model"], simulated, seed=seed, show_progress=False, **settings)
+                found[design] = _scored(chosen(again), chosen(truth))
+                advance(1, f"{design[0]} trials, {design[1]} units")
+        except KeyboardInterrupt:
+            status = "interrupted"
+            if not found:
+                raise KeyboardInterrupt("Interrupted before the first refit: nothing to keep.") from None
+    index = [xr.DataArray(np.array(values), dims="design") for values in zip(*found, strict=True)]
+    names = ("n_trials", "n_units", "replicate")
+    stacked = xr.concat(list(found.values()), "design").assign_coords(dict(zip(names, index, strict=True)))
+    return stacked.set_index(design=names).unstack("design").assign_attrs(status=status, model=result.attrs["model"])
+
+
+def simulate_fitted(
+    key: PRNGKeyArray, truth: xr.DataTree, data: xr.Dataset, *, n_trials: int, n_units: int
+) -> xr.Dataset:
+    """A recording of a fitted low-rank network: `truth` holds one posterior draw, `data` the recording it came from.
+
+    Trials are drawn with replacement from those of `data`, with their inputs and lengths; each has a new path. Units
+    are drawn from those of the fit, without replacement as long as there are enough: they are what is recorded, the
+    dynamics are those of all. Units that would be silent are drawn again.
+
+    Raises:
+        ValueError: not a low-rank model of this recording, or units that stay silent.
+    """
+    posterior = truth["posterior"].to_dataset().isel(chain=0, draw=0)
+    if missing := {"m", "n", "d", "gain", "bias", "initial_scale"} - set(posterior.data_vars):
+        raise ValueError(f"Only fits of low-rank networks can be simulated from; this one lacks {sorted(missing)}.")
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    key_path, *key_tries = jax.random.split(key, _MOST_TRIES + 1)
+    chosen = data.isel(trial=rng.integers(0, data.sizes["trial"], n_trials))
+    mean = np.asarray(_new_means(key_path, posterior, truth["constant_data"].attrs, chosen))
+    kind, seen = observed_kind(data), chosen["mask"].values.any(-1, keepdims=True)
+    for attempt in key_tries:
+        of = rng.choice(mean.shape[-1], n_units, replace=n_units > mean.shape[-1])
+        expected = jnp.asarray(mean[..., of])
+        noise = None if kind == "counts" else jnp.asarray(posterior["noise"].values[of])
+        drawn = sample_poisson(attempt, expected) if noise is None else sample_gaussian(attempt, expected, noise)
+        values = np.where(seen, np.asarray(drawn), 0.0)
+        if values.any((0, 1)).all():
+            return recording(
+                **{kind: values.astype(int) if noise is None else values},
+                time=data["time"].values,
+                mask=np.broadcast_to(seen, values.shape),
+                inputs=_inputs(chosen),
+            )
+    raise ValueError(
+        f"In {_MOST_TRIES} tries, some of {n_units} units stayed silent in {n_trials} trials. Ask for more trials."
+    )
+
+
+def _new_means(key: PRNGKeyArray, posterior: xr.Dataset, constants: Mapping[Any, Any], chosen: xr.Dataset) -> jax.Array:
+    """Log rates, or means of signals, `(trial, time, unit)` of all units of the fit along new paths."""
+    key_start, key_path = jax.random.split(key)
+    network = LowRankRNN(
+        jnp.asarray(posterior["m"].values),
+        jnp.asarray(posterior["n"].values),
+        jnp.asarray(posterior["b"].values) if "b" in posterior else None,
+        jnp.asarray(posterior["d"].values),
+        tau=float(constants["tau"]),
+        nonlinearity=str(constants["nonlinearity"]),
+    )
+    inputs = jnp.asarray(chosen["inputs"].values, float) if "inputs" in chosen else None
+    size = chosen.sizes["trial"], posterior.sizes["latent_dim"]
+    start = float(posterior["initial_scale"]) * jax.random.normal(key_start, size)
+    time = chosen["time"].values - chosen["time"].values[0]
+    if "process_noise" in posterior:
+        noise = float(posterior["process_noise"])
+        path = simulate_bins(key_path, network, start, time.size, float(constants["alpha"]), noise, inputs)
+    else:
+        path = simulate(network, start, time, inputs=inputs)
+    gain, bias = (jnp.asarray(posterior[name].values) for name in ("gain", "bias"))
+    return tied_readout(network, path.latent, path.filtered_inputs, gain, bias)
+
+
+def _inputs(chosen: xr.Dataset) -> dict[str, np.ndarray] | None:
+    if "inputs" not in chosen:
+        return None
+    return {str(name): chosen["inputs"].values[..., i] for i, name in enumerate(chosen["input"].values)}
+
+
+def _one_draw(key: PRNGKeyArray, result: xr.DataTree) -> xr.DataTree:
+    posterior = result["posterior"].to_dataset()
+    at = jax.random.randint(key, (), 0, posterior.sizes["chain"] * posterior.sizes["draw"])
+    chain, draw = divmod(int(at), posterior.sizes["draw"])
+    one = posterior.isel(chain=[chain], draw=[draw])
+    return xr.DataTree.from_dict({"posterior": one, "constant_data": result["constant_data"].to_dataset()})
+
+
+def _eigenvalues(tree: xr.DataTree) -> xr.DataArray:
+    return invariants(tree)["eigenvalue_real"]
+
+
+def _scored(draws: xr.DataArray, truth: xr.DataArray) -> xr.Dataset:
+    true = truth.isel(chain=0, draw=0, drop=True)
+    low, middle, high = (draws.quantile(q, ("chain", "draw")).drop_vars("quantile") for q in _QUANTILES)
+    covered = ((low <= true) & (true <= high)).astype(float)
+    return xr.Dataset({"width": high - low, "error": middle - true, "covered": covered})
