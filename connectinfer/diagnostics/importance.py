@@ -4,22 +4,22 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+_ROUNDING = 1e-10
+
 
 def k_hat(log_weights: Float[np.ndarray, " draw"]) -> float:
     """Estimated shape of the tail of importance weights; 0 for equal ones."""
     from arviz_stats.base.array import array_stats
 
-    # ArviZ takes log likelihoods, the negative log weights of leaving one out. Equal weights have no tail to fit.
-    return float(array_stats.psislw(-log_weights)[1]) if np.ptp(log_weights) > 0 else 0.0
+    # ArviZ takes log likelihoods, the negative log weights of leaving one out.
+    return float(array_stats.psislw(-log_weights)[1]) if _has_tail(log_weights) else 0.0
 
 
 def smoothed_weights(log_weights: Float[np.ndarray, " draw"]) -> Float[np.ndarray, " draw"]:
     """Importance weights of sum one, the largest replaced by quantiles of the Pareto tail fitted to them."""
     from arviz_stats.base.array import array_stats
 
-    if np.ptp(log_weights) == 0:
-        return np.full(len(log_weights), 1 / len(log_weights))
-    smoothed = np.asarray(array_stats.psislw(-log_weights)[0], float)
+    smoothed = np.asarray(array_stats.psislw(-log_weights)[0], float) if _has_tail(log_weights) else log_weights
     weights = np.exp(smoothed - smoothed.max())
     return weights / weights.sum()
 
@@ -37,3 +37,9 @@ def path_sites(result: xr.DataTree) -> list[str]:
         return []
     posterior = result["posterior"].to_dataset()
     return [str(name) for name in result["log_prior"].data_vars if name in posterior and "time" in posterior[name].dims]
+
+
+def _has_tail(log_weights: Float[np.ndarray, " draw"]) -> bool:
+    """Whether the largest weights, to which a Pareto law is fitted, differ by more than rounding."""
+    n_tail = int(max(min(len(log_weights) / 5, 3 * len(log_weights) ** 0.5), 1))
+    return bool(np.ptp(np.sort(log_weights)[-n_tail:]) > _ROUNDING)

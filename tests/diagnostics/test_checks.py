@@ -61,6 +61,22 @@ def test_a_constant_has_no_r_hat_and_fails_nothing():
     assert diagnose(sampled(theta=theta)).passed
 
 
+def test_chains_of_one_seed_fail_though_r_hat_passes():
+    theta = np.repeat(RNG.normal(size=(1, 2000, 2)), 4, axis=0)
+    found = verdict(sampled(theta=theta), "repeated chains")
+    assert (found.verdict, found.value) == ("fail", 3)
+    assert "Only 1 of 4 chains of 2000 draws differ" in found.explanation
+    assert verdict(sampled(theta=theta), "R-hat of parameters").verdict == "pass"
+    theta[1:3] += 1e-9
+    assert verdict(sampled(theta=theta), "repeated chains").value == 2
+
+
+def test_a_chain_stuck_in_the_middle_of_the_others_fails_r_hat():
+    theta = RNG.normal(size=(4, 500, 2))
+    theta[3] = 0.0
+    assert verdict(sampled(theta=theta), "R-hat of parameters").verdict == "fail"
+
+
 def test_slow_chains_fail_the_effective_sample_size():
     steps = RNG.normal(size=(4, 500, 2))
     theta = np.empty_like(steps)
