@@ -41,7 +41,8 @@ def run(quick: bool) -> dict:
         reference = sampled_values(sample_posterior(name))
         sound = _fit(name, **size)
         accuracies.append(classifier_accuracy(sampled_values(sound), reference))
-        lines.append(f"{name}: accuracy {accuracies[-1]:.3f}, {sound.attrs['wall_time']:.0f} s, {_verdicts(sound)}")
+        seconds = sound.attrs["wall_time"]
+        lines.append(f"{name}: accuracy {accuracies[-1]:.3f}, {seconds:.0f} s, {_verdicts(sound)}")
         shifted = _shifted(name, **size)
         flagged.append(not diagnose(shifted).passed)
         lines.append(f"{name}, simulations labelled with other parameters: {_verdicts(shifted)}")
