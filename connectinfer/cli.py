@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markdown import Markdown
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -389,6 +388,8 @@ def _judge(result: "xr.DataTree") -> None:
         diagnosis = judge(result)
     output, text = console(), diagnosis.to_markdown()
     if output.is_terminal:
+        from rich.markdown import Markdown
+
         output.print(Markdown(text))
     else:
         typer.echo(text)

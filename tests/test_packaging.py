@@ -19,7 +19,7 @@ import connectinfer
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-HEAVY = ("jax", "numpyro", "xarray", "arviz", "matplotlib")
+HEAVY = ("jax", "numpyro", "xarray", "arviz", "matplotlib", "numpy", "scipy", "pandas", "networkx", "h5py")
 
 LIST_THE_ZOO = """
 import json, sys, connectinfer, connectinfer.zoo

@@ -1,21 +1,42 @@
 """Columns from lists of plain Python values, as graphs, JSON and nested tables give them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from connectinfer.data.identifiers import LARGEST_ID
+from connectinfer.data.padding import check_filled, is_mostly_padding
 
 # Above it a float does not hold every whole number.
 EXACT_IN_FLOAT = 2**53
+
+# Rows of a table may lack this many entries for each that they have.
+CELLS_PER_VALUE = 100
+
+
+def column_names(rows: Sequence[Mapping[Any, Any]], what: str) -> list[Any]:
+    """The names that occur in any row; `what` is what messages call the rows.
+
+    Raises:
+        ValueError: for many rows that hardly share a name, which would make a table of missing values.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    check_filled(
+        len(names) * len(rows),
+        sum(map(len, rows)),
+        CELLS_PER_VALUE,
+        f"the {len(rows)} {what} have {len(names)} different names, hardly any in two of them, so they are no rows of "
+        "a table; put what is common under common names",
+    )
+    return names
 
 
 def as_column(values: Sequence[Any], name: str) -> np.ndarray | None:
     """`values` as one array of bool, int64, float or str; None where they are no single values (lists, dicts).
 
     None among them is a missing value: "" in text, NaN in numbers. Text among numbers makes all of them text, since
-    layers are called 1, 2 and "2/3".
+    layers are called 1, 2 and "2/3". Text stays objects where one far longer than the others would make all as wide.
 
     Raises:
         ValueError: where a missing value beside integers beyond 2^53 would cost them digits; `name` is named.
@@ -26,7 +47,8 @@ def as_column(values: Sequence[Any], name: str) -> np.ndarray | None:
     if not types <= {bool, int, float, str}:
         return None
     if str in types:
-        return np.array(["" if each is None else str(each) for each in plain], dtype=str)
+        texts = ["" if each is None else str(each) for each in plain]
+        return np.array(texts, object if is_mostly_padding(texts) else str)
     if types == {bool} and not missing:
         return np.array(plain, bool)
     integers = [each for each in plain if isinstance(each, int)]

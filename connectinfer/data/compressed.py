@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 # Small files may unfold to this much; gzip reaches 1000 to 1 on zeros, and 10 to 1 on tables of real numbers.
-ALWAYS_ALLOWED = 2**26
+ALWAYS_ALLOWED = 2**24
 LARGEST_RATIO = 100
 
 

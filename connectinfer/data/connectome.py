@@ -23,11 +23,13 @@ from jaxtyping import Int
 from numpy.typing import ArrayLike
 
 from connectinfer.data.identifiers import as_identifiers, check_unique, listing
+from connectinfer.data.padding import check_filled, text_array
 
 POSITION = ("x", "y", "z")
 OBSERVED = ("axon_observed", "dendrite_observed")
 # Edge variables that every edge has.
 COMPLETE = ("weight", "synapse_count")
+NEURONS_PER_EDGE = 1000
 # Micrometres; more than any brain measures, and less than 0.2 mm given in nanometres.
 LARGEST_SPAN = 2e5
 
@@ -97,6 +99,13 @@ def from_sparse(
     entries = weight.tocoo(copy=True)
     if entries.ndim != 2 or entries.shape[0] != entries.shape[1]:
         raise ValueError(f"`weight` must be a square matrix (post, pre); got shape {entries.shape}.")
+    check_filled(
+        entries.shape[0],
+        entries.nnz,
+        NEURONS_PER_EDGE,
+        f"`weight` has shape {entries.shape} and {entries.nnz} entries, so nearly all neurons would have no edge; give "
+        "the edges as `pre` and `post`, or cut the matrix to the neurons that have any.",
+    )
     entries.sum_duplicates()
     entries.eliminate_zeros()
     listed, ids = _listed(neurons, entries.shape[0])
@@ -256,7 +265,7 @@ def _plain(values: Any, name: str, size: int) -> np.ndarray:
     if array.shape != (size,):
         raise ValueError(f"`{name}` has shape {array.shape}; expected one value for each of {size}.")
     if array.dtype.kind in "OT":
-        array = np.where(pd.isna(array), "", array).astype(str)
+        array = text_array([str(each) for each in np.where(pd.isna(array), "", array)], name)
     return array
 
 

@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# No measured data nests deeper, and code that walks the fields recursively stays within Python's limit.
+DEEPEST = 100
+MOST_FIELDS = 200_000
+
 
 class Leaf(NamedTuple):
     """An array that is still in the file: `load()` reads it; `unit` is what the file says of its values."""
@@ -90,6 +94,25 @@ class FieldTree(Mapping):
         """The fields with their shapes and types, one a line."""
         lines = [f"  {path}: {_summary(value)}" for path, value in _leaves(self._fields)]
         return "\n".join(lines[:most] + ([f"  ... and {len(lines) - most} more"] if len(lines) > most else []))
+
+
+def check_extent(fields: Mapping[str, Any]) -> None:
+    """Raise unless the fields are few enough, and nest little enough, to be walked through.
+
+    Raises:
+        ValueError: for more than `MOST_FIELDS`, each counted wherever links lead to it, or `DEEPEST` levels.
+    """
+    seen, depth, level = 0, 0, [fields]
+    while level:
+        seen, depth = seen + sum(map(len, level)), depth + 1
+        if seen > MOST_FIELDS:
+            raise ValueError(
+                f"it has more than {MOST_FIELDS} fields, or links that lead to the same fields over and over"
+            )
+        if depth > DEEPEST:
+            raise ValueError(f"its fields nest more than {DEEPEST} deep, too deeply to be data")
+        inside = [value for group in level for value in group.values() if _is_branch(value)]
+        level = [value[0] if isinstance(value, list) else value for value in inside]
 
 
 def select(tree: FieldTree, selector: Any) -> Any:

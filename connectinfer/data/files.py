@@ -9,15 +9,16 @@ from typing import Any
 import xarray as xr
 
 from connectinfer._typing import FilePath
-from connectinfer.data.field_tree import FieldTree, Leaf, Proposal
+from connectinfer.data.field_tree import FieldTree, Leaf, Proposal, check_extent
 from connectinfer.data.graph_files import GRAPHS, read_graph_fields
 from connectinfer.data.hdf5 import read_hdf5
 from connectinfer.data.json_files import read_json
 from connectinfer.data.labelled import read_labelled
 from connectinfer.data.matlab import read_matlab
+from connectinfer.data.naming import naming
 from connectinfer.data.numpy_archive import read_numpy
 from connectinfer.data.nwb import propose_nwb, read_nwb
-from connectinfer.data.sonata_spikes import propose_spikes
+from connectinfer.data.sonata.spikes import propose_spikes
 from connectinfer.data.tables import read_table
 
 LABELLED = (".nc", ".zarr")
@@ -75,9 +76,10 @@ def find_file(path: FilePath) -> tuple[Path, str]:
 def read_tree(path: FilePath) -> FieldTree:
     """The fields of a file of any format that has a reader."""
     file, suffix = find_file(path)
-    if suffix in LABELLED:
-        return FieldTree(_variables(read_labelled(file)))
-    return FieldTree(READERS[suffix](file))
+    fields = _variables(read_labelled(file)) if suffix in LABELLED else READERS[suffix](file)
+    with naming(file):
+        check_extent(fields)
+    return FieldTree(fields)
 
 
 def note_source(dataset: xr.Dataset, path: Path, read: str, left_out: str) -> xr.Dataset:

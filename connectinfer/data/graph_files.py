@@ -16,8 +16,10 @@ import xarray as xr
 
 from connectinfer._typing import FilePath
 from connectinfer.data.compressed import open_bytes
+from connectinfer.data.field_tree import DEEPEST
 from connectinfer.data.graphs import NOTE, from_networkx, graph_columns, to_networkx, type_note
-from connectinfer.data.json_files import DEEPEST, parse_json
+from connectinfer.data.json_files import parse_json
+from connectinfer.data.naming import naming
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -53,10 +55,8 @@ def open_graph(path: FilePath) -> xr.Dataset:
     """
     file = Path(path)
     graph = read_graph(file)
-    try:
+    with naming(file):
         return from_networkx(graph)
-    except ValueError as error:
-        raise ValueError(f"{file.name}: {error}") from error
 
 
 def read_graph_fields(path: FilePath) -> dict[str, Any]:
@@ -67,10 +67,8 @@ def read_graph_fields(path: FilePath) -> dict[str, Any]:
     """
     file = Path(path)
     graph = read_graph(file)
-    try:
+    with naming(file):
         return graph_columns(graph)
-    except ValueError as error:
-        raise ValueError(f"{file.name}: {error}") from error
 
 
 def is_node_link(parsed: Any) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from connectinfer.data.columns import as_column
+from connectinfer.data.columns import as_column, column_names
 from connectinfer.data.connectome import OBSERVED, POSITION, check_connectome, connectome, number_contacts
 from connectinfer.data.identifiers import as_identifiers
 
@@ -136,7 +136,7 @@ def _keys(dataset: xr.Dataset) -> list[Any]:
 def _attributes(of: str, records: Iterable[Mapping[Any, Any]]) -> dict[str, Any]:
     rows = list(records)
     columns: dict[str, Any] = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
+    for name in column_names(rows, f"{of}s"):
         values = [row.get(name) for row in rows]
         column = as_column(values, str(name))
         columns[_free(str(name), of, RESERVED)] = values if column is None else column
@@ -182,7 +182,7 @@ def _note(graph: "nx.Graph") -> dict[str, dict[str, Any]]:
 def _as_type(column: np.ndarray, wanted: str) -> np.ndarray:
     try:
         dtype = np.dtype(wanted)
-        if dtype.kind not in "biufU" or dtype.itemsize > 8:
+        if dtype.kind not in "biufU" or dtype.itemsize > 8 or (column.dtype == object and dtype.kind == "U"):
             return column
         changed = column.astype(dtype)
         back = changed.astype(column.dtype)

@@ -3,6 +3,9 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from connectinfer.data.characters import check_characters
+from connectinfer.data.padding import text_array
+
 LARGEST_ID = np.iinfo(np.int64).max
 
 
@@ -10,7 +13,8 @@ def as_identifiers(values: ArrayLike, name: str) -> np.ndarray:
     """`values` as a one-dimensional array of int64 or str; `name` is what messages call them.
 
     Raises:
-        ValueError: for floats, for integers beyond int64, for several axes or mixed types.
+        ValueError: for floats, for integers beyond int64, for several axes or mixed types, for text that is far longer
+            than the others or no characters.
     """
     # As objects, because numpy turns [1, "a"] into text and [1, 2**63] into floats.
     ids = np.asarray(values, object) if isinstance(values, list | tuple) else np.asarray(values)
@@ -19,7 +23,7 @@ def as_identifiers(values: ArrayLike, name: str) -> np.ndarray:
     if ids.size == 0 and ids.dtype.kind != "U":
         return ids.astype(np.int64)
     if ids.dtype.kind in "OT":
-        ids = _same_type(ids)
+        ids = _same_type(ids, name)
     if ids.dtype.kind == "f":
         raise ValueError(
             f"`{name}` ids are floating-point ({ids.dtype}); above 2^53 (EM root ids) digits are lost that way. "
@@ -29,16 +33,16 @@ def as_identifiers(values: ArrayLike, name: str) -> np.ndarray:
         raise ValueError(f"`{name}` ids must be int64 or str; got {ids.dtype}, for example {ids[:3].tolist()}.")
     if ids.dtype.kind == "u" and ids.max() > LARGEST_ID:
         raise ValueError(f"`{name}` id {ids.max()} does not fit int64. Give these ids as str.")
-    return ids if ids.dtype.kind == "U" else ids.astype(np.int64)
+    return check_characters(ids, name) if ids.dtype.kind == "U" else ids.astype(np.int64)
 
 
-def _same_type(ids: np.ndarray) -> np.ndarray:
+def _same_type(ids: np.ndarray, name: str) -> np.ndarray:
     """Objects as str, int64 or float if all are of that type; else unchanged."""
     plain = [each.item() if isinstance(each, np.generic) else each for each in ids]
     types = {type(each) for each in plain}
     if types == {str}:
-        return ids.astype(str)
-    if types == {int} and max(plain) <= LARGEST_ID:
+        return text_array(plain, name)
+    if types == {int} and -LARGEST_ID <= min(plain) <= max(plain) <= LARGEST_ID:
         return ids.astype(np.int64)
     return ids.astype(float) if float in types and types <= {int, float} else ids
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from connectinfer._typing import FilePath
-from connectinfer.data.columns import as_column
+from connectinfer.data.columns import as_column, column_names
 from connectinfer.data.compressed import open_bytes
-
-# No measured data nests deeper, and code that walks the tree recursively stays within Python's limit.
-DEEPEST = 100
+from connectinfer.data.field_tree import DEEPEST
+from connectinfer.data.naming import naming
 
 
 def read_json(path: FilePath) -> dict[str, Any]:
@@ -24,11 +23,12 @@ def read_json(path: FilePath) -> dict[str, Any]:
         ValueError: if the file is damaged, not JSON, or nested deeper than `DEEPEST`.
     """
     file, parsed = Path(path), parse_json(path)
-    if isinstance(parsed, dict):
-        return _branch(parsed)
-    if _is_records(parsed):
-        return _columns(parsed)
-    return {file.name.split(".")[0]: _branch(parsed)}
+    with naming(file):
+        if isinstance(parsed, dict):
+            return _branch(parsed)
+        if _is_records(parsed):
+            return _columns(parsed)
+        return {file.name.split(".")[0]: _branch(parsed)}
 
 
 def parse_json(path: FilePath) -> Any:
@@ -83,7 +83,7 @@ def _branch(value: Any, name: str = "") -> Any:
 
 def _columns(records: list[dict[str, Any]]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
-    for name in dict.fromkeys(name for record in records for name in record):
+    for name in column_names(records, "objects"):
         values = [record.get(name) for record in records]
         column = as_column(values, name)
         columns[name] = _branch(values) if column is None else column

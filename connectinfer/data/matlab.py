@@ -5,16 +5,19 @@ and column vectors become one axis, 1 x 1 arrays scalars; other arrays keep MATL
 strings, datetimes) and function handles are not read: they are None.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import scipy.io
+from scipy import sparse
 from scipy.io.matlab import MatlabFunction, MatlabOpaque, mat_struct
 
 from connectinfer._typing import FilePath
 from connectinfer.data.matlab_hdf5 import read_matlab_hdf5, squeezed
+from connectinfer.data.matlab_tags import check_tags
 
 
 def read_matlab(path: FilePath) -> dict[str, Any]:
@@ -27,14 +30,18 @@ def read_matlab(path: FilePath) -> dict[str, Any]:
     try:
         if h5py.is_hdf5(file):
             return read_matlab_hdf5(file)
-        variables = scipy.io.loadmat(file, struct_as_record=False, squeeze_me=False, chars_as_strings=True)
+        check_tags(file)
+        with warnings.catch_warnings():
+            # scipy 1.18 warns that sparse matrices will become arrays, which they become here anyway.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            variables = scipy.io.loadmat(file, struct_as_record=False, squeeze_me=False, chars_as_strings=True)
+        return {name: _value(value) for name, value in variables.items() if not name.startswith("__")}
     # scipy meets damage wherever it happens to look next: zlib, struct, index, type and value errors all occur.
     except Exception as error:
         raise ValueError(
             f"{file.name} cannot be read as a MATLAB file ({type(error).__name__}: {error}). "
             "It is damaged, cut short or of another format; copy it again or re-save it in MATLAB."
         ) from error
-    return {name: _value(value) for name, value in variables.items() if not name.startswith("__")}
 
 
 def exact_integers(values: Any) -> Any:
@@ -50,6 +57,11 @@ def _value(value: Any) -> Any:
         return {name: _value(getattr(value, name)) for name in vars(value)["_fieldnames"]}
     if isinstance(value, MatlabFunction | MatlabOpaque):
         return None
+    if sparse.issparse(value):
+        # scipy's compiled loops trust the indices, and damaged ones lead them outside of their arrays.
+        matrix = sparse.csc_array(value)
+        matrix.check_format(full_check=True)
+        return matrix
     if not isinstance(value, np.ndarray):
         return value
     if value.dtype.kind == "U":

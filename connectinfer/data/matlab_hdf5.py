@@ -8,7 +8,8 @@ import numpy as np
 from scipy import sparse
 
 from connectinfer.data.field_tree import Leaf
-from connectinfer.data.hdf5 import DAMAGE, check_stored_size
+from connectinfer.data.hdf5 import check_stored_size, is_linked_elsewhere
+from connectinfer.data.hdf5_text import check_text_storage
 
 # Arrays of at most this many bytes are read at once: opening the file again for each of many would take longer.
 _SMALL = 100_000
@@ -16,9 +17,10 @@ _SMALL = 100_000
 
 def read_matlab_hdf5(file: Path) -> dict[str, Any]:
     """The variables by name; arrays of more than 100 kB stay in the file until they are asked for."""
+    check_text_storage(file)
     with h5py.File(file, "r") as content:
         reader = _Reader(file, content)
-        return {name: reader.value(item) for name, item in content.items() if name[0] != "#"}
+        return {name: reader.value(item) for name, item in _members(content).items() if not name.startswith("#")}
 
 
 def squeezed(array: np.ndarray) -> Any:
@@ -63,17 +65,24 @@ class _Reader:
         return self._array(item, kind == "logical")
 
     def _struct(self, group: h5py.Group) -> Any:
-        fields = {name: self.value(each) for name, each in group.items()}
-        if fields and all(map(_is_struct_array_field, group.values())):
+        members = _members(group)
+        fields = {name: self.value(each) for name, each in members.items()}
+        if fields and all(map(_is_struct_array_field, members.values())):
             return [dict(zip(fields, row, strict=True)) for row in zip(*fields.values(), strict=True)]
         return fields
 
     def _array(self, item: h5py.Dataset, logical: bool) -> Any:
         if item.nbytes <= _SMALL:
+            check_stored_size(item)
             return _shown(item[()], logical)
         file, location = self._file, str(item.name)
         shape = tuple(n for n in reversed(item.shape) if item.ndim != 2 or n > 1)
         return Leaf(shape, "bool" if logical else str(item.dtype), lambda: _load(file, location, logical))
+
+
+def _members(group: h5py.Group) -> dict[str, Any]:
+    """What a group holds in this file; None where a link leads nowhere."""
+    return {name: group.get(name) for name in map(str, group) if not is_linked_elsewhere(group, name)}
 
 
 def _load(file: Path, location: str, logical: bool) -> Any:
@@ -82,7 +91,7 @@ def _load(file: Path, location: str, logical: bool) -> Any:
             item: Any = content[location]
             check_stored_size(item)
             return _shown(item[()], logical)
-    except DAMAGE as error:
+    except Exception as error:
         raise ValueError(f"{location} of {file.name} cannot be read ({error}). The file is damaged.") from error
 
 

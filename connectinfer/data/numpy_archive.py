@@ -2,19 +2,16 @@
 
 import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from connectinfer._typing import FilePath
+from connectinfer.data.characters import check_characters
 from connectinfer.data.field_tree import Leaf
 from connectinfer.data.hdf5 import DENSEST
 from connectinfer.data.sparse_archive import is_sparse, sparse_fields
-
-# RuntimeError: a flipped bit can make a member look encrypted, or compressed by an unknown method.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError)
 
 
 def read_numpy(path: FilePath) -> dict[str, Any]:
@@ -29,12 +26,13 @@ def read_numpy(path: FilePath) -> dict[str, Any]:
     try:
         if file.suffix.lower() == ".npy":
             array = np.load(file, mmap_mode="r", allow_pickle=False)
-            return {file.stem: Leaf(array.shape, str(array.dtype), lambda: np.array(array))}
+            return {file.stem: Leaf(array.shape, str(array.dtype), lambda: _in_memory(file, array))}
         with zipfile.ZipFile(file) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             members = {name: _leaf(file, archive, name) for name in names}
         return sparse_fields(file, members) if is_sparse(members) else members
-    except _DAMAGE as error:
+    # A flipped bit can make a member look encrypted, or its header anything that Python's tokenizer refuses.
+    except Exception as error:
         raise _explained(file, error) from error
 
 
@@ -64,9 +62,16 @@ def _load(file: Path, name: str) -> np.ndarray:
         with zipfile.ZipFile(file) as archive:
             _check_claimed_size(archive, name)
         with np.load(file, allow_pickle=False) as archive:
-            return archive[name]
-    except _DAMAGE as error:
+            return check_characters(archive[name], name)
+    except Exception as error:
         raise _explained(file, error, name) from error
+
+
+def _in_memory(file: Path, array: np.ndarray) -> np.ndarray:
+    try:
+        return check_characters(np.array(array), file.stem)
+    except ValueError as error:
+        raise _explained(file, error) from error
 
 
 def _explained(file: Path, error: Exception, name: str = "") -> ValueError:

@@ -21,6 +21,7 @@ import numpy as np
 from connectinfer._typing import FilePath
 from connectinfer.data.field_tree import FieldTree, Leaf, Proposal
 from connectinfer.data.hdf5 import leaf
+from connectinfer.data.hdf5_text import check_text_storage
 
 RAGGED = "list"
 
@@ -37,6 +38,7 @@ def read_nwb(path: FilePath) -> dict[str, Any]:
         warnings.simplefilter("always")
         pynwb = _import_pynwb(file)
         try:
+            check_text_storage(file)
             # Extensions describe their types inside the file, as JSON; without it their objects could not be read.
             with pynwb.NWBHDF5IO(str(file), "r", load_namespaces=True) as source:
                 tree = _tree(file, source.read())

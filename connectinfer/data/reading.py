@@ -21,6 +21,7 @@ from connectinfer.data.graph_files import GRAPHS, is_node_link, open_graph
 from connectinfer.data.json_files import parse_json
 from connectinfer.data.labelled import read_labelled
 from connectinfer.data.matlab import exact_integers
+from connectinfer.data.naming import naming
 from connectinfer.data.recording import KINDS, check_layout, observed_kind
 from connectinfer.data.sonata import is_sonata_config, is_sonata_edges, open_circuit
 
@@ -65,21 +66,23 @@ def open_recording(path: FilePath, *, fields: Mapping[str, Any] | None = None, *
     if suffix in LABELLED and fields is None and not values:
         dataset = read_labelled(file)
         if "mask" in dataset:
-            check_layout(dataset)
+            with naming(file):
+                check_layout(dataset)
             kept = {name: dataset.attrs.get(name, "") for name in ("read", "left_out")}
             return note_source(dataset, file, kept["read"] or observed_kind(dataset), kept["left_out"])
     tree = read_tree(file)
-    fields, note = _completed(tree, suffix, fields, values)
-    extra = {name: each for name, each in (fields or {}).items() if name not in RECORDING_FIELDS}
-    _check_coordinates(extra)
-    chosen = _chosen(tree, fields, values, RECORDING_FIELDS, (*KINDS, "spike_times"), RECORDING_EXAMPLE)
-    parts = {name: select(tree, each) for name, each in chosen.items() if name not in extra} | values
-    parts, brought = unfold({name: each for name, each in parts.items() if each is not None})
-    if suffix == ".mat":
-        parts |= {name: exact_integers(parts[name]) for name in ("unit", "trial") if name in parts}
-    named = {name: (dim, np.asarray(select(tree, each))) for name, (dim, each) in extra.items()}
-    dataset = assemble_recording(parts).assign_coords(brought | named)
-    check_layout(dataset)
+    with naming(file):
+        fields, note = _completed(tree, suffix, fields, values)
+        extra = {name: each for name, each in (fields or {}).items() if name not in RECORDING_FIELDS}
+        _check_coordinates(extra)
+        chosen = _chosen(tree, fields, values, RECORDING_FIELDS, (*KINDS, "spike_times"), RECORDING_EXAMPLE)
+        parts = {name: select(tree, each) for name, each in chosen.items() if name not in extra} | values
+        parts, brought = unfold({name: each for name, each in parts.items() if each is not None})
+        if suffix == ".mat":
+            parts |= {name: exact_integers(parts[name]) for name in ("unit", "trial") if name in parts}
+        named = {name: (dim, np.asarray(select(tree, each))) for name, (dim, each) in extra.items()}
+        dataset = assemble_recording(parts).assign_coords(brought | named)
+        check_layout(dataset)
     sizes = ", ".join(f"{n} {dim}s" if dim != "time" else f"{n} bins" for dim, n in dataset.sizes.items())
     default = "spike_times" in parts and "bin_width" not in parts
     binned = f"binned at {DEFAULT_BIN_WIDTH} s (default; `bin_width=` changes it)" if default else ""
@@ -117,13 +120,9 @@ def open_connectome(
         return note_source(whole, file, whole.attrs.get("read", "connectome"), whole.attrs.get("left_out", ""))
     tree = read_tree(file)
     own = tuple(tree) if fields is None else ()
-    try:
+    with naming(file):
         chosen = _chosen(tree, fields, {}, ("pre", "post", *own), ("pre", "weight"), CONNECTOME_EXAMPLE)
         dataset = _assembled_connectome({name: select(tree, each) for name, each in chosen.items()}, neurons)
-    except ValueError as error:
-        if file.name in str(error):
-            raise
-        raise ValueError(f"{file.name}: {error}") from error
     sizes = f"{dataset.sizes['edge']} edges, {dataset.sizes['neuron']} neurons"
     return note_source(dataset, file, f"{_spelled(chosen)} ({sizes})", ", ".join(tree.left_out()))
 
@@ -153,7 +152,8 @@ def _whole_connectome(file: Path, suffix: str) -> xr.Dataset | None:
     """The connectome of a file whose format says what is what; None where `fields` must say it."""
     if suffix in LABELLED:
         dataset = read_labelled(file)
-        check_connectome(dataset)
+        with naming(file):
+            check_connectome(dataset)
         return dataset
     if suffix in GRAPHS or (suffix == ".json" and is_node_link(parse_json(file))):
         return open_graph(file)

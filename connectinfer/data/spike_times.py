@@ -8,10 +8,15 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from connectinfer.data.identifiers import as_identifiers, listing
+from connectinfer.data.padding import check_filled
 from connectinfer.data.recording import DIMS, recording
 
 # A spike within this share of a bin below an edge belongs to the bin above: 0.3 / 0.1 is 2.9999999999999996.
 EDGE = 1e-6
+# Fewer spikes than one in so many bins, over all units, are taken for times in another unit or on another clock.
+BINS_PER_SPIKE = 50_000
+# In s; the clock of Unix is at a sixth of it, and at this size doubles still tell microseconds apart.
+LATEST = 1e10
 
 
 def bin_spikes(
@@ -32,17 +37,18 @@ def bin_spikes(
             reach beyond `stop` is left out.
 
     Raises:
-        ValueError: for unsorted or infinite times, times that look like milliseconds, a bin width that is not
-            positive.
+        ValueError: for unsorted or infinite times, times that look like milliseconds or lie so far apart that nearly
+            all bins would be empty, a bin width that is not positive.
     """
     times, units, ids = _pooled(spikes)
     _check_bin_width(bin_width)
     first = min(0.0, times[0]) if start is None else start
     end = first + (np.floor((times[-1] - first) / bin_width + EDGE) + 1) * bin_width if stop is None else stop
-    n_bins = int(np.floor((end - first) / bin_width + EDGE))
-    if n_bins < 1:
+    n_bins = np.floor((end - first) / bin_width + EDGE)
+    if not n_bins >= 1:
         raise ValueError(f"no bin of {bin_width} s fits between start {first} s and stop {end} s.")
-    counts = count_in_bins(times, units, len(ids), first, n_bins, bin_width)
+    _check_bins(times, first, end, n_bins, len(ids))
+    counts = count_in_bins(times, units, len(ids), first, int(n_bins), bin_width)
     dataset = recording(counts=counts[None], time=bin_width, unit=ids)
     return dataset.assign_coords(time=first + dataset["time"].values)
 
@@ -84,6 +90,8 @@ def align_spikes(
             f"[{times[0]:g}, {times[-1]:g}] s (first: event {np.flatnonzero(outside)[0]} at "
             f"{onsets[outside][0]:g} s). Silence that was not recorded is no data: leave these events out."
         )
+    longest = lengths.max() * bin_width
+    _check_bins(times, times[0], times[-1] + longest, float(lengths.max()) * len(onsets), len(ids))
     counts = [
         count_in_bins(times, units, len(ids), onset + before, int(n_bins), bin_width)
         for onset, n_bins in zip(onsets, lengths, strict=True)
@@ -172,6 +180,9 @@ def trial_windows(
         ends = np.minimum(ends, given - onsets)
     if onsets.ndim != 1 or not np.isfinite(onsets + ends).all():
         raise ValueError("`events` and `stops` must be finite times in s on one axis; leave out trials without them.")
+    far = np.abs(np.stack([onsets, onsets + ends, onsets + before])).max()
+    if far > LATEST:
+        raise ValueError(f"events or ends of trials reach {far:.3g} s, over 300 years; give them in seconds.")
     lengths = np.floor((ends - before) / bin_width + EDGE).astype(int)
     if (lengths < 1).any():
         at = int(np.argmin(lengths))
@@ -201,6 +212,11 @@ def sorted_times(values: ArrayLike, owner: str) -> np.ndarray:
     times = np.atleast_1d(np.asarray(values, float))
     if times.ndim != 1 or not np.isfinite(times).all():
         raise ValueError(f"spike times of {owner} must be finite numbers on one axis; got shape {times.shape}.")
+    if times.size and max(-times.min(), times.max()) > LATEST:
+        raise ValueError(
+            f"spike times of {owner} range over [{times.min():.3g}, {times.max():.3g}] s, more than 300 years. Convert "
+            "them to seconds (from nanoseconds: times 1e-9), and leave out what stands for missing times."
+        )
     backwards = np.flatnonzero(np.diff(times) < 0)
     if backwards.size:
         at = backwards[0]
@@ -281,6 +297,19 @@ def _check_seconds(times: np.ndarray, units: np.ndarray, ids: np.ndarray) -> Non
             f"spike times are not in seconds: the median interval of a unit would be {median * 1000:.3g} ms, "
             f"over 1000 Hz. Convert them to seconds (from minutes: times 60; from hours: times 3600)."
         )
+
+
+def _check_bins(times: np.ndarray, first: float, end: float, n_bins: float, n_units: int) -> None:
+    """Refuse bins that would nearly all be empty; `n_bins` may be beyond any integer."""
+    low, high = np.searchsorted(times, [first, end])
+    check_filled(
+        n_bins * n_units,
+        int(high - low),
+        BINS_PER_SPIKE,
+        f"nearly all of {n_bins:.3g} bins of {n_units} units would be empty: there are {high - low} spikes in them. "
+        f"Spikes lie between {times[0]:.6g} s and {times[-1]:.6g} s, bins between {first:.6g} s and {end:.6g} s. Are "
+        "all times in seconds, on one clock? Then choose a stretch by `start` and `stop`, or wider bins.",
+    )
 
 
 def _check_bin_width(bin_width: float) -> None:

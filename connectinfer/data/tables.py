@@ -1,6 +1,5 @@
 """Text tables (CSV, TSV, gzipped or not, any of comma, tab, semicolon and space) and Parquet, by column."""
 
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,10 @@ import pandas as pd
 from connectinfer._typing import FilePath
 from connectinfer.data.columns import EXACT_IN_FLOAT, as_column
 from connectinfer.data.compressed import largest_content, open_bytes
+from connectinfer.data.padding import text_array
+
+# Columns whose name another has.
+MOST_REPEATED = 1000
 
 
 def read_table(path: FilePath) -> dict[str, Any]:
@@ -31,8 +34,8 @@ def read_table(path: FilePath) -> dict[str, Any]:
         raise ImportError(
             f"{file.name} needs the extra `parquet`: python -m pip install 'connectinfer[parquet]'."
         ) from error
-    # pyarrow's own errors derive from several of these.
-    except (ValueError, EOFError, OSError, zlib.error, LookupError, TypeError, RuntimeError, MemoryError) as error:
+    # pandas and pyarrow meet damage wherever they happen to look next, and raise whatever that breaks.
+    except Exception as error:
         raise ValueError(
             f"{file.name} cannot be read as a table ({type(error).__name__}: {str(error).strip()}). "
             "It is damaged, empty or of another format."
@@ -47,12 +50,19 @@ def _read_text(file: Path) -> pd.DataFrame:
 
 
 def _read_parquet(file: Path) -> pd.DataFrame:
-    from pyarrow import parquet
+    from pyarrow import parquet, types
 
     with parquet.ParquetFile(file) as content:
         claimed = content.metadata.num_rows * content.metadata.num_columns * 8
         if claimed > largest_content(file):
             raise ValueError(f"it claims {content.metadata.num_rows} rows, more than its size lets expect")
+        # Long text that is stored once and meant in every row unfolds as well.
+        wide = [each.name for each in content.schema_arrow if not types.is_primitive(each.type)]
+        unfolded = 0
+        for batch in content.iter_batches(2048, columns=wide) if wide else ():
+            unfolded += batch.nbytes
+            if unfolded > largest_content(file):
+                raise ValueError(f"its columns {wide[:8]} unfold to more than {unfolded / 1e6:.0f} MB")
     # Nullable types, so that a missing value does not turn a column of ids into floats.
     return pd.read_parquet(file, dtype_backend="numpy_nullable")
 
@@ -64,7 +74,11 @@ def _layout(file: Path) -> tuple[str, int | None]:
     # Names of columns may hold blanks; then something else stands between them.
     separator = max(",\t;", key=first.count)
     separator = separator if separator in first else " "
-    numeric = all(_is_number(each) for each in first.split(separator))
+    names = first.split(separator)
+    # pandas makes repeated names differ, in a time that grows with their square.
+    if len(names) - len(set(names)) > MOST_REPEATED and not _is_number(names[0]):
+        raise ValueError(f"its first line repeats names, {len(set(names))} different ones among {len(names)}")
+    numeric = all(_is_number(each) for each in names)
     return separator, None if numeric else 0
 
 
@@ -86,7 +100,9 @@ def _column(column: pd.Series, name: str) -> Any:
     values = as_column([None if absent else each for each, absent in zip(array.tolist(), missing, strict=True)], name)
     if values is not None:
         return values
-    return list(array) if _is_nested(array[~missing]) else np.where(missing, "", array).astype(str)
+    if _is_nested(array[~missing]):
+        return list(array)
+    return text_array([str(each) for each in np.where(missing, "", array)], name)
 
 
 def _from_nullable(column: pd.Series, name: str) -> np.ndarray:

@@ -7,8 +7,12 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from connectinfer.data.identifiers import listing
+from connectinfer.data.padding import check_filled
 from connectinfer.data.recording import DIMS, observed_kind, recording
 from connectinfer.data.spike_times import trial_windows
+
+# Trials may overlap, and share bins, this much.
+BINS_PER_BIN = 100
 
 
 def rebin(dataset: xr.Dataset, factor: int) -> xr.Dataset:
@@ -112,6 +116,13 @@ def cut_at_events(
         raise ValueError(f"only a recording of one trial can be cut at events; this one has {dataset.sizes['trial']}.")
     width, starts = float(dataset.attrs["bin_width"]), dataset["time"].values
     onsets, lengths, before = trial_windows(events, width, window, stops)
+    check_filled(
+        float(lengths.max()) * len(onsets),
+        len(starts),
+        BINS_PER_BIN,
+        f"the longest trial would last {lengths.max() * width:.6g} s, the data {len(starts) * width:.6g} s, so nearly "
+        "all bins of the trials would be padding. Are `events` and `stops` in seconds, on the clock of the data?",
+    )
     first = np.rint((onsets + before - starts[0]) / width).astype(int)
     bins = first[:, None] + np.arange(lengths.max())
     inside = (bins >= 0) & (bins < len(starts)) & (bins < (first + lengths)[:, None])

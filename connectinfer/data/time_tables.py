@@ -6,7 +6,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from connectinfer.data.padding import check_filled
 from connectinfer.data.recording import KINDS, recording
+
+# Bins that a table leaves out are masked, but not so many for each row.
+BINS_PER_ROW = 1000
 
 
 def from_table(
@@ -88,6 +92,14 @@ def _shared_time(times: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]
     if steps.size == 0 or not (steps > 0).all():
         raise ValueError("within each trial, time must increase over at least two bins; sort the table by time.")
     width, start = float(np.median(steps)), min(each[0] for each in times)
+    stop = max(each.max() for each in times)
+    check_filled(
+        (stop - start) / width * len(times),
+        steps.size,
+        BINS_PER_ROW,
+        f"`time` reaches from {start:.6g} s to {stop:.6g} s in steps of {width:g} s, but the table has only "
+        f"{steps.size} of them. Correct the times that lie far from the others, or cut the table at the pause.",
+    )
     bins = [np.rint((each - start) / width).astype(int) for each in times]
     for each, at in zip(times, bins, strict=True):
         off = np.abs(each - start - at * width)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conjugate import INPUTS, exact_posterior, linear_model
 
-from connectinfer.inference import nuts
+from connectinfer.inference import chains
 from connectinfer.inference.nuts import sample_nuts
 
 
@@ -89,22 +89,22 @@ def test_parallel_chains_draw_what_vectorized_ones_draw_and_a_solve_is_refused(t
 
 
 def test_interruption_keeps_the_draws_so_far(monkeypatch):
-    original, calls = nuts.compile_timed, []
+    original, calls = chains.compile_timed, []
 
     def interrupting(function, *arguments, **options):
         compiled = original(function, *arguments, **options)
 
         def run(*values):
             calls.append(None)
-            if len(calls) > 20:
+            if len(calls) > 6:
                 raise KeyboardInterrupt
             return compiled(*values)
 
         return run
 
-    monkeypatch.setattr(nuts, "compile_timed", interrupting)
+    monkeypatch.setattr(chains, "compile_timed", interrupting)
     result = sample_nuts(jax.random.key(0), linear_model, INPUTS, warmup=40, draws=80, chains=2, show_progress=False)
-    # Chunks hold three steps; twenty were finished, and the warm-up takes 40 steps.
+    # Chunks hold ten steps; six were finished, and the warm-up takes 40 steps.
     assert result.attrs["status"] == "interrupted"
     assert result["posterior"].sizes["draw"] == 20
 

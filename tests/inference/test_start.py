@@ -77,7 +77,7 @@ def test_settled_coordinates_widen_where_chains_spread_beyond_the_curvature(widt
     to_free = lambda transform, x: transform[0] + transform[1] @ x  # noqa: E731
     before = Coordinates(jnp.zeros((4, 3)), (mode, scale), to_free, approximation)
     visited = jnp.asarray(np.random.default_rng(0).normal(size=(4, 500, 3)) * [width, 1.0, 1.0], float)
-    after = before.settled(visited, {})
+    after = before.settled(before.transform, visited, {})
     covariance = np.asarray(after.transform[1] @ after.transform[1].T)
     edge = (1 + np.sqrt(3 / 1000)) ** 2
     expected = np.array([0.25 * max(width**2 / edge, 1.0), 1.0, 4.0])
@@ -93,7 +93,8 @@ def test_the_smallest_runs_settle(shape):
     size = shape[-1]
     bowl = Laplace(jnp.zeros(size), jnp.eye(size), lambda x: x, lambda _mode, scale, _point, _arrays: scale.T @ scale)
     visited = jnp.asarray(np.random.default_rng(0).normal(size=shape), float)
-    after = Coordinates(jnp.zeros((shape[0], size)), (bowl.mode, bowl.scale), lambda _, x: x, bowl).settled(visited, {})
+    before = Coordinates(jnp.zeros((shape[0], size)), (bowl.mode, bowl.scale), lambda _, x: x, bowl)
+    after = before.settled(before.transform, visited, {})
     np.testing.assert_allclose(after.transform[1], np.eye(size), atol=0.2)
     assert np.isfinite(after.starts).all()
 

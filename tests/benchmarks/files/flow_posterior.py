@@ -47,7 +47,8 @@ def run(quick: bool) -> dict:
         flagged.append(not diagnose(shifted).passed)
         lines.append(f"{name}, simulations labelled with other parameters: {_verdicts(shifted)}")
     worst = float(np.max(accuracies))
-    value = f"{len(wrong)} sites outside; accuracy at most {worst:.3f}; {sum(flagged)} of {len(flagged)} wrong flows flagged"
+    caught = f"{sum(flagged)} of {len(flagged)} wrong flows flagged"
+    value = f"{len(wrong)} sites outside; accuracy at most {worst:.3f}; {caught}"
     return {"value": value, "passed": not wrong and worst <= 0.6 and all(flagged), "details": "\n".join(lines)}
 
 

@@ -9,18 +9,19 @@ import pandas as pd
 
 from connectinfer.data.columns import EXACT_IN_FLOAT
 from connectinfer.data.identifiers import check_unique
-from connectinfer.data.sonata_config import TableFiles
-from connectinfer.data.sonata_hdf5 import (
+from connectinfer.data.sonata.config import TableFiles
+from connectinfer.data.sonata.hdf5 import (
     child,
     child_dataset,
     child_group,
     load,
     load_integers,
     names,
+    opened,
     reading,
     text_attribute,
 )
-from connectinfer.data.sonata_types import RULES, columns_by_row, read_types, types_of
+from connectinfer.data.sonata.types import RULES, columns_by_row, read_types, types_of
 
 # Data sets of a population with one integer per row; what may be missing is numbered from 0.
 REQUIRED = {"node": ("node_type_id",), "edge": ("edge_type_id", "source_node_id", "target_node_id")}
@@ -61,7 +62,7 @@ def read_populations(kind: str, files: TableFiles) -> list[Population]:
         ValueError: for a damaged file, or one whose parts do not fit together.
     """
     types = None if files.types is None else read_types(kind, files.types)
-    with reading(files.file), h5py.File(files.file, "r") as content:
+    with reading(files.file), opened(files.file) as content:
         tables = child_group(content, f"{kind}s")
         if tables is None:
             raise ValueError(f"it has no group /{kind}s, which holds the populations; it has {names(content)[:8]}")

@@ -19,12 +19,13 @@ import h5py
 import xarray as xr
 
 from connectinfer._typing import FilePath
-from connectinfer.data.sonata_assembly import assemble, nodes_with_edges
-from connectinfer.data.sonata_config import Circuit, TableFiles, read_circuit_config
-from connectinfer.data.sonata_disassembly import disassemble
-from connectinfer.data.sonata_hdf5 import child_dataset, child_group, names
-from connectinfer.data.sonata_tables import Population, read_populations
-from connectinfer.data.sonata_writing import Table, write_tables, write_types
+from connectinfer.data.hdf5_text import check_text_storage
+from connectinfer.data.sonata.assembly import assemble, nodes_with_edges
+from connectinfer.data.sonata.config import Circuit, TableFiles, read_circuit_config
+from connectinfer.data.sonata.disassembly import disassemble
+from connectinfer.data.sonata.hdf5 import child_dataset, child_group, names
+from connectinfer.data.sonata.tables import Population, read_populations
+from connectinfer.data.sonata.writing import Table, write_tables, write_types
 
 CONFIG = "circuit_config.json"
 type Files = FilePath | tuple[FilePath, FilePath | None]
@@ -38,6 +39,7 @@ def is_sonata_config(parsed: Any) -> bool:
 def is_sonata_edges(path: FilePath) -> bool:
     """Whether a file is HDF5 with edges as SONATA lays them out."""
     try:
+        check_text_storage(Path(path))
         with h5py.File(path, "r") as content:
             tables = child_group(content, "edges")
             inside = [] if tables is None else [child_group(tables, name) for name in names(tables)]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from connectinfer.data.columns import EXACT_IN_FLOAT
 from connectinfer.data.identifiers import check_unique, listing
-from connectinfer.data.sonata_hdf5 import reading
+from connectinfer.data.sonata.hdf5 import reading
 
 MISSING = ("", "NULL", "NA", "N/A", "NaN", "nan", "NONE", "None")
 # Rules by which a builder chose the pairs of a type; repeated for every edge they would be most of the memory.

@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from connectinfer.data.sonata_tables import Piece, as_text, merge_pieces
-from connectinfer.data.sonata_types import columns_by_row
+from connectinfer.data.sonata.tables import Piece, as_text, merge_pieces
+from connectinfer.data.sonata.types import columns_by_row
 
 # The formats of what did not come from a file.
 DTYPES = {"node_id": "<u8", "source_node_id": "<u8", "target_node_id": "<u8"}

@@ -81,7 +81,7 @@ class _Paths:
 
     def existing(self, text: Any, entry: str) -> Path:
         path = self.resolved(text, entry)
-        if not path.is_file():
+        if not _is_file(path):
             raise ValueError(
                 f"`{entry}` of {self.name} is {text!r}, but there is no file {path}. Put it there, or correct the path "
                 "or the manifest."
@@ -106,6 +106,14 @@ class _Paths:
                 )
             self._values[name] = self._expanded(self._manifest[name], entry, (*within, name))
         return self._values[name]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    # Names that are too long, for example.
+    except OSError:
+        return False
 
 
 def _parsed(config: Path) -> Mapping[str, Any]:

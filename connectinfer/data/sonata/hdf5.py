@@ -7,8 +7,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from connectinfer.data.hdf5 import check_stored_size
+from connectinfer.data.hdf5 import check_stored_size, is_linked_elsewhere
+from connectinfer.data.hdf5_text import check_text_storage
 from connectinfer.data.identifiers import LARGEST_ID
+from connectinfer.data.padding import text_array
 
 
 @contextmanager
@@ -22,6 +24,16 @@ def reading(file: Path) -> Iterator[None]:
         raise ValueError(f"{file.name} cannot be read as SONATA: {kind}{str(error).rstrip('.')}.") from error
 
 
+def opened(file: Path) -> h5py.File:
+    """The file, to be closed by the caller.
+
+    Raises:
+        ValueError, OSError: if it is damaged or not HDF5.
+    """
+    check_text_storage(file)
+    return h5py.File(file, "r")
+
+
 def names(group: h5py.Group) -> list[str]:
     """The names of what a group holds."""
     return [str(name) for name in group]
@@ -29,7 +41,7 @@ def names(group: h5py.Group) -> list[str]:
 
 def child(parent: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
     """What has that name in the file itself: links to other files are not followed."""
-    if isinstance(parent.get(name, getlink=True), h5py.ExternalLink):
+    if is_linked_elsewhere(parent, name):
         return None
     item = parent.get(name)
     return item if isinstance(item, h5py.Group | h5py.Dataset) else None
@@ -53,11 +65,10 @@ def load(item: h5py.Dataset) -> np.ndarray:
     Raises:
         ValueError: if it claims more bytes than the file can hold, or keeps them in other files.
     """
-    if item.is_virtual or item.external:
-        raise ValueError(f"{item.name} keeps its values in other files, which are not followed")
     check_stored_size(item)
     if h5py.check_string_dtype(item.dtype):
-        return np.asarray(item.asstr()[()]).astype(str)
+        texts = np.asarray(item.asstr()[()], object)
+        return text_array(texts.ravel().tolist(), str(item.name)).reshape(texts.shape)
     values = np.asarray(item[()])
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 

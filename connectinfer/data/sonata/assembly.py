@@ -10,7 +10,7 @@ import xarray as xr
 
 from connectinfer.data.connectome import COMPLETE, OBSERVED, POSITION, connectome, number_contacts
 from connectinfer.data.identifiers import check_unique, listing
-from connectinfer.data.sonata_tables import Piece, Population, as_text, merge_pieces
+from connectinfer.data.sonata.tables import Piece, Population, as_text, merge_pieces
 
 # Where a neuron's type and sign are found, the most telling first.
 CELL_TYPES = ("cell_type", "pop_name", "model_name", "mtype")

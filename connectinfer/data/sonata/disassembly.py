@@ -1,4 +1,4 @@
-"""From a connectome to the populations of SONATA files: the way back from `sonata_assembly`."""
+"""From a connectome to the populations of SONATA files: the way back from `sonata.assembly`."""
 
 import json
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ import pandas as pd
 import xarray as xr
 
 from connectinfer.data.connectome import OBSERVED, check_connectome, edge_indices
-from connectinfer.data.sonata_assembly import DERIVED, KEPT_ROWS, derived_neurons
-from connectinfer.data.sonata_writing import Table
+from connectinfer.data.sonata.assembly import DERIVED, KEPT_ROWS, derived_neurons
+from connectinfer.data.sonata.writing import Table
 
 ALONE = "neurons"
 """Name of the population of neurons that have none."""

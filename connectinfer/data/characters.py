@@ -1,0 +1,23 @@
+"""Text as files store it: code points that need not be characters."""
+
+import numpy as np
+
+LARGEST = 0x10FFFF
+# Halves of characters beyond 16 bits, which mean nothing alone and cannot be written.
+HALVES = (0xD800, 0xDFFF)
+
+
+def check_characters(array: np.ndarray, name: str) -> np.ndarray:
+    """`array`, where all its text can be read and written; NumPy finds out only when an entry is looked at.
+
+    Raises:
+        ValueError: if a stored number is no character.
+    """
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        codes = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("="), copy=False).view(np.uint32)
+        # Most text lies below both, which one look at the largest code tells.
+        if codes.max() >= HALVES[0]:
+            wrong = codes[(codes > LARGEST) | ((codes >= HALVES[0]) & (codes <= HALVES[1]))]
+            if wrong.size:
+                raise ValueError(f"`{name}` holds the code {wrong[0]:#x}, which is no character")
+    return array

@@ -1,0 +1,5 @@
+"""SONATA: circuits and their configs, read and written as connectomes, and files of spikes."""
+
+from connectinfer.data.sonata.network import is_sonata_config, is_sonata_edges, open_circuit, open_sonata, to_sonata
+
+__all__ = ["is_sonata_config", "is_sonata_edges", "open_circuit", "open_sonata", "to_sonata"]
