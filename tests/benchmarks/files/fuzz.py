@@ -42,6 +42,7 @@ def run(quick: bool) -> dict:
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for name, outcomes in pool.map(work, jobs):
             found[name] += outcomes
+            print(f"  {name}: {len(found[name])} files", file=sys.stderr, flush=True)
     failures = {name: [each for each in outcomes if each.verdict in FAILURES] for name, outcomes in found.items()}
     for name, outcomes in failures.items():
         _keep(sources[name], outcomes)
