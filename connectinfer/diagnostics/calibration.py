@@ -206,10 +206,7 @@ def _trained(
 def _starts(module: ModuleType, inputs: Mapping[str, Any], data: Mapping[str, Array], centre: Sites) -> Sites:
     """The model's start values for every data set, the prior's centre for sites that it does not name."""
     n = len(next(iter(data.values())))
-    each = [
-        {**centre, **module.initial(**{**inputs, **{name: np.asarray(x[i]) for name, x in data.items()}})}
-        for i in range(n)
-    ]
+    each = [{**centre, **module.initial(**{**inputs, **{name: x[i] for name, x in data.items()}})} for i in range(n)]
     return {name: jnp.stack([jnp.asarray(start[name], float) for start in each]) for name in centre}
 
 
