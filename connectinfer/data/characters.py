@@ -11,7 +11,7 @@ def check_characters(array: np.ndarray, name: str) -> np.ndarray:
     """`array`, where all its text can be read and written; NumPy finds out only when an entry is looked at.
 
     Raises:
-        ValueError: if a stored number is no character.
+        ValueError: if a stored number is no character, or a text goes on after a zero, with which files end texts.
     """
     if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
         codes = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("="), copy=False).view(np.uint32)
@@ -20,4 +20,7 @@ def check_characters(array: np.ndarray, name: str) -> np.ndarray:
             wrong = codes[(codes > LARGEST) | ((codes >= HALVES[0]) & (codes <= HALVES[1]))]
             if wrong.size:
                 raise ValueError(f"`{name}` holds the code {wrong[0]:#x}, which is no character")
+        by_entry = codes.reshape(-1, array.dtype.itemsize // 4)
+        if ((by_entry[:, :-1] == 0) & (by_entry[:, 1:] != 0)).any():
+            raise ValueError(f"`{name}` holds a text with the code 0 inside, which no file can store")
     return array

@@ -58,7 +58,12 @@ def as_column(values: Sequence[Any], name: str) -> np.ndarray | None:
         return np.array(plain, np.int64 if largest <= LARGEST_ID else object)
     if largest > EXACT_IN_FLOAT:
         raise ValueError(
-            f"`{name}` has missing or fractional values beside the integer {max(integers, key=abs)}, which is beyond "
-            "2^53 and would lose digits. Give a value everywhere, or text."
+            f"`{name}` has missing or fractional values (first in row {_first_gap(plain)}, counted from 0) beside the "
+            f"integer {max(integers, key=abs)}, which is beyond 2^53 and would lose digits. Give a value everywhere, "
+            "or text."
         )
     return np.array([np.nan if each is None else each for each in plain], float)
+
+
+def _first_gap(values: Sequence[Any]) -> int:
+    return next(row for row, each in enumerate(values) if not isinstance(each, int))

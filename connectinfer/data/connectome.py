@@ -157,8 +157,18 @@ def sum_synapses(pre: ArrayLike, post: ArrayLike, **sizes: ArrayLike) -> dict[st
 
     `pre`, `post` and any `sizes` are `(synapse,)`. The result holds `pre`, `post`, `synapse_count` and the summed
     sizes, each `(edge,)`, sorted by pre and post.
+
+    Raises:
+        ValueError: for float or missing ids, ids of two types, or arrays of different lengths.
     """
     senders, receivers = as_identifiers(pre, "pre"), as_identifiers(post, "post")
+    columns = {"pre": senders, "post": receivers} | {name: np.asarray(values) for name, values in sizes.items()}
+    shapes = {name: each.shape for name, each in columns.items()}
+    if len(set(shapes.values())) > 1 or senders.dtype.kind != receivers.dtype.kind:
+        raise ValueError(
+            f"every synapse needs a `pre` and `post` of one type, and one value of each size; got {senders.dtype} and "
+            f"{receivers.dtype} ids, and the shapes {shapes}."
+        )
     ids, indices = np.unique(np.concatenate([senders, receivers]), return_inverse=True)
     pairs = indices[: senders.size] * ids.size + indices[senders.size :]
     found, first, synapse_count = np.unique(pairs, return_index=True, return_counts=True)
@@ -169,9 +179,16 @@ def sum_synapses(pre: ArrayLike, post: ArrayLike, **sizes: ArrayLike) -> dict[st
 
 
 def number_contacts(pre: ArrayLike, post: ArrayLike, kind: ArrayLike | None = None) -> Int[np.ndarray, "edge"]:
-    """0, 1, 2, ... for the edges that join the same two neurons (by the same kind), in their order."""
-    columns = [pre, post] if kind is None else [pre, post, kind]
-    return _grouped(*map(np.asarray, columns)).cumcount().to_numpy(np.int64)
+    """0, 1, 2, ... for the edges that join the same two neurons (by the same kind), in their order.
+
+    Raises:
+        ValueError: unless there is one `pre`, `post` and `kind` for each edge.
+    """
+    columns = [np.asarray(each) for each in ([pre, post] if kind is None else [pre, post, kind])]
+    shapes = [each.shape for each in columns]
+    if columns[0].ndim != 1 or len(set(shapes)) > 1:
+        raise ValueError(f"`pre`, `post` and `kind` need one value for each edge; got the shapes {shapes}.")
+    return _grouped(*columns).cumcount().to_numpy(np.int64)
 
 
 def merge_contacts(dataset: xr.Dataset) -> xr.Dataset:
@@ -180,7 +197,11 @@ def merge_contacts(dataset: xr.Dataset) -> xr.Dataset:
     `synapse_count` is the number of contacts, or the sum of theirs where each has a `synapse_count`. Summed are also
     `weight`, `size`, and what ends in `_weight` or `_size`. Other edge variables are kept where all contacts of every
     pair agree; `attrs["left_out"]` names those that do not.
+
+    Raises:
+        ValueError: if `dataset` is no connectome.
     """
+    check_connectome(dataset)
     grouped = _grouped(*_identity(dataset, "pre", "post", "kind").values())
     pair, first = grouped.ngroup().to_numpy(), np.flatnonzero(grouped.cumcount() == 0)
     merged: dict[str, Any] = {}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from connectinfer.data.field_tree import FieldTree, Leaf
-from connectinfer.data.recording import DIMS, KINDS
+from connectinfer.data.recording import DIMS, KINDS, TIME_TOLERANCE
 
 _RESERVED = {*DIMS, *KINDS, "mask", "inputs", "input", "event", "start"}
 _PLAIN = ("str", "bool", "int", "uint", "float", "<U")
@@ -20,6 +20,9 @@ def unfold(parts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[st
     a series with `data`, `timestamps` and, perhaps, `roi`, the ids of its units. What `parts` itself holds goes
     first, and a `window` stands in for the stop times. Further columns with one value per row become coordinates,
     prefixed by `unit_` or `trial_` where their name is taken.
+
+    Raises:
+        ValueError: if a group lacks what it is needed for, or a bin width is not that of the time stamps.
     """
     unfolded, coords = dict(parts), {}
     units, intervals = parts.get("spike_times"), parts.get("events")
@@ -35,7 +38,8 @@ def unfold(parts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[st
     for kind in KINDS:
         series = parts.get(kind)
         if isinstance(series, Mapping) and {"data", "timestamps"} <= set(series):
-            unfolded = _with_time(_fields(series, **{kind: "data"}, unit="roi") | _without(unfolded, kind), series)
+            own = _fields(series, **{kind: "data"}, unit="roi")
+            unfolded = _with_time(own | _without(unfolded, kind), kind, series["timestamps"])
     return unfolded, coords
 
 
@@ -52,14 +56,29 @@ def _fields(group: Mapping[str, Any], **names: str) -> dict[str, Any]:
     return found
 
 
-def _with_time(parts: dict[str, Any], series: Mapping[str, Any]) -> dict[str, Any]:
+def _with_time(parts: dict[str, Any], kind: str, stamps: Any) -> dict[str, Any]:
     """With the time stamps of the series as `time`; where a bin width is given, bins of it from the first one on."""
-    width = parts.get("time", parts.get("bin_width"))
-    stamps = series["timestamps"]
+    given = "time" if "time" in parts else "bin_width"
+    width = parts.get(given)
     if stamps is None or (isinstance(width, np.ndarray) and width.ndim == 1):
         return parts
-    time = stamps if width is None else stamps[0] + np.arange(len(stamps)) * float(width)
-    return _without(parts, "bin_width") | {"time": time}
+    if width is None:
+        return parts | {"time": stamps}
+    _check_width(np.asarray(stamps), float(width), given, kind)
+    return _without(parts, "bin_width") | {"time": stamps[0] + np.arange(len(stamps)) * float(width)}
+
+
+def _check_width(stamps: np.ndarray, width: float, given: str, kind: str) -> None:
+    """Raise if bins of this width would move the samples to other times."""
+    if stamps.ndim != 1 or len(stamps) < 2:
+        return
+    step = float(stamps[-1] - stamps[0]) / (len(stamps) - 1)
+    if not abs(step - width) <= TIME_TOLERANCE * width:
+        raise ValueError(
+            f"`{given}` is {width:g} s, but the time stamps of `{kind}` are {step:g} s apart on average. Leave "
+            f"`{given}` out, so that the stamps say when each sample was taken; `rebin(recording, factor)` then makes "
+            "wider bins."
+        )
 
 
 def _scalar_columns(

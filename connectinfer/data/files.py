@@ -9,6 +9,7 @@ from typing import Any
 import xarray as xr
 
 from connectinfer._typing import FilePath
+from connectinfer.data.characters import check_characters
 from connectinfer.data.field_tree import FieldTree, Leaf, Proposal, check_extent
 from connectinfer.data.graph_files import GRAPHS, read_graph_fields
 from connectinfer.data.hdf5 import read_hdf5
@@ -18,6 +19,7 @@ from connectinfer.data.matlab import read_matlab
 from connectinfer.data.naming import naming
 from connectinfer.data.numpy_archive import read_numpy
 from connectinfer.data.nwb import propose_nwb, read_nwb
+from connectinfer.data.sonata import CONFIG
 from connectinfer.data.sonata.spikes import propose_spikes
 from connectinfer.data.tables import read_table
 
@@ -46,19 +48,25 @@ PROPOSALS: dict[str, Callable[[FieldTree], Proposal | None]] = {
 
 
 def find_file(path: FilePath) -> tuple[Path, str]:
-    """The path and its suffix in lower case, without a trailing `.gz`.
+    """The path and its suffix in lower case, without a trailing `.gz`; of a folder with a SONATA network its config.
 
     Raises:
         FileNotFoundError: if there is no such file; names a similar one beside it.
         ValueError: for a suffix that no reader knows.
     """
     file = Path(path)
+    if (file / CONFIG).is_file():
+        file = file / CONFIG
     if not file.exists():
         beside = [each.name for each in file.parent.iterdir()] if file.parent.is_dir() else []
         near = get_close_matches(file.name, beside, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise FileNotFoundError(f"there is no file {file}.{hint}")
     suffixes = [suffix.lower() for suffix in file.suffixes]
+    if file.is_dir() and suffixes[-1:] != [".zarr"]:
+        raise ValueError(
+            f"{file.name} is a folder, neither a SONATA network, which has a {CONFIG}, nor called .zarr. Name a file."
+        )
     zipped = suffixes[-1:] == [".gz"]
     suffix = (suffixes[:-1] if zipped else suffixes)[-1:] or [""]
     known = [*READERS, *LABELLED]
@@ -76,21 +84,37 @@ def find_file(path: FilePath) -> tuple[Path, str]:
 def read_tree(path: FilePath) -> FieldTree:
     """The fields of a file of any format that has a reader."""
     file, suffix = find_file(path)
-    fields = _variables(read_labelled(file)) if suffix in LABELLED else READERS[suffix](file)
+    return as_tree(file, labelled_fields(read_labelled(file)) if suffix in LABELLED else READERS[suffix](file))
+
+
+def as_tree(file: Path, fields: Mapping[str, Any]) -> FieldTree:
+    """The fields that a reader found in a file.
+
+    Raises:
+        ValueError: if they are too many, or nest too deeply.
+    """
     with naming(file):
         check_extent(fields)
     return FieldTree(fields)
 
 
-def note_source(dataset: xr.Dataset, path: Path, read: str, left_out: str) -> xr.Dataset:
-    """`dataset` with attrs that say which file it came from, what was read and what was left out; also logged."""
-    # The logger is shared by the package, so that one level switches all of its reports.
-    logging.getLogger("connectinfer").info("%s: read %s; left out: %s", path.name, read, left_out or "nothing")
-    return dataset.assign_attrs(source=path.name, read=read, left_out=left_out)
-
-
-def _variables(dataset: xr.Dataset) -> dict[str, Leaf]:
+def labelled_fields(dataset: xr.Dataset) -> dict[str, Leaf]:
+    """The variables of a Dataset as fields."""
     return {
         str(name): Leaf(each.shape, str(each.dtype), lambda each=each: each.values)
         for name, each in dataset.variables.items()
     }
+
+
+def note_source(dataset: xr.Dataset, path: Path, read: str, left_out: str) -> xr.Dataset:
+    """`dataset` with attrs that say which file it came from, what was read and what was left out; also logged.
+
+    Raises:
+        ValueError: if it holds text that could not be written.
+    """
+    with naming(path):
+        for name, each in dataset.variables.items():
+            check_characters(each.values, str(name))
+    # The logger is shared by the package, so that one level switches all of its reports.
+    logging.getLogger("connectinfer").info("%s: read %s; left out: %s", path.name, read, left_out or "nothing")
+    return dataset.assign_attrs(source=path.name, read=read, left_out=left_out)

@@ -1,7 +1,8 @@
 """Files of graphs, through networkx: GraphML, GEXF, GML, Pajek, edge lists, adjacency lists and node-link JSON.
 
 Edge and adjacency lists are directed here, and their ids are int64 where all are whole numbers, as in a table. JSON is
-a node-link graph if it has `nodes`, and `links` or `edges` with `source` and `target`.
+a node-link graph if it has `nodes`, and `links` or `edges` with `source` and `target`; it is directed unless it says
+`"directed": false`, as networkx does for what is not.
 """
 
 import io
@@ -34,17 +35,7 @@ def read_graph(path: FilePath) -> "nx.Graph":
         ValueError: if the file is damaged, of another format, or XML that declares a document type or entities.
     """
     file = Path(path)
-    try:
-        graph = _FORMATS[_suffix(file)](file)
-        if not graph:
-            raise ValueError("it holds no nodes")
-        return graph
-    # networkx meets damage wherever it happens to look next: key, index, type, recursion and its own errors all occur.
-    except Exception as error:
-        raise ValueError(
-            f"{file.name} cannot be read as a graph ({type(error).__name__}: {error}). It is damaged, cut short or of "
-            "another format."
-        ) from error
+    return _read(file, _FORMATS[_suffix(file)])
 
 
 def open_graph(path: FilePath) -> xr.Dataset:
@@ -54,9 +45,28 @@ def open_graph(path: FilePath) -> xr.Dataset:
         ValueError: as `read_graph` and `from_networkx`; the file is named.
     """
     file = Path(path)
+    if _suffix(file) == ".json":
+        return open_node_link(file, parse_json(file))
     graph = read_graph(file)
     with naming(file):
         return from_networkx(graph)
+
+
+def open_node_link(path: FilePath, parsed: Any) -> xr.Dataset:
+    """The connectome of a node-link JSON file that `parse_json` has read.
+
+    Raises:
+        ValueError: as `open_graph`.
+    """
+    file = Path(path)
+    graph = _read(file, lambda _: _from_node_link(parsed))
+    with naming(file):
+        dataset = from_networkx(graph)
+    if "directed" in parsed:
+        return dataset
+    return dataset.assign_attrs(
+        read=f"{dataset.attrs['read']} (the file does not say; undirected is `directed: false`)"
+    )
 
 
 def read_graph_fields(path: FilePath) -> dict[str, Any]:
@@ -103,6 +113,20 @@ def write_graph(dataset: xr.Dataset, path: Path) -> None:
                 _write_edge_list(graph, path)
     except (nx.NetworkXException, ValueError, TypeError) as error:
         raise ValueError(f"{path.suffix} cannot hold this connectome: {error}.") from error
+
+
+def _read(file: Path, reader: Callable[[Path], "nx.Graph"]) -> "nx.Graph":
+    try:
+        graph = reader(file)
+        if not graph:
+            raise ValueError("it holds no nodes")
+        return graph
+    # networkx meets damage wherever it happens to look next: key, index, type, recursion and its own errors all occur.
+    except Exception as error:
+        raise ValueError(
+            f"{file.name} cannot be read as a graph ({type(error).__name__}: {error}). It is damaged, cut short or of "
+            "another format."
+        ) from error
 
 
 def _suffix(file: Path) -> str:
@@ -202,7 +226,12 @@ def _edge_list(file: Path) -> "nx.Graph":
     import networkx as nx
 
     lines = _lines(file)
-    rows = [line for line in lines if line.strip() and not line.startswith(("#", "%"))]
+    numbered = [(at, line) for at, line in enumerate(lines, 1) if line.strip() and not line.startswith(("#", "%"))]
+    rows = [line for _, line in numbered]
+    _check_separated(rows)
+    for at, line in numbered:
+        if len(line.split(maxsplit=1)) < 2:
+            raise ValueError(f"line {at} has no edge, two ids with a blank between them: {line.strip()!r:.60}")
     is_weighted = bool(rows) and len(rows[0].split()) == 3 and not rows[0].split()[2].startswith("{")
     data: Any = [("weight", float)] if is_weighted else True
     # Ids may hold a #, so that it begins a comment only at the start of a line.
@@ -214,7 +243,17 @@ def _edge_list(file: Path) -> "nx.Graph":
 def _adjacency_list(file: Path) -> "nx.Graph":
     import networkx as nx
 
-    return _noted(nx.parse_adjlist(_lines(file), create_using=nx.MultiDiGraph), [])
+    lines = _lines(file)
+    _check_separated([line for line in lines if line.strip() and not line.startswith("#")])
+    return _noted(nx.parse_adjlist(lines, create_using=nx.MultiDiGraph), [])
+
+
+def _check_separated(rows: list[str]) -> None:
+    """Refuse commas between ids, which networkx would take for a part of them."""
+    ends = [row.split("{")[0].split(maxsplit=2)[:2] for row in rows]
+    at_commas = any(each.strip(",") != each for pair in ends for each in pair)
+    if at_commas or (rows and all(len(pair) == 1 and "," in pair[0] for pair in ends)):
+        raise ValueError("it looks comma-separated; name it .csv, or put blanks between the ids")
 
 
 def _noted(graph: Any, lines: list[str]) -> "nx.Graph":
@@ -229,12 +268,16 @@ def _noted(graph: Any, lines: list[str]) -> "nx.Graph":
 
 
 def _node_link(file: Path) -> "nx.Graph":
+    return _from_node_link(parse_json(file))
+
+
+def _from_node_link(parsed: Any) -> "nx.Graph":
     import networkx as nx
 
-    parsed = parse_json(file)
     if not is_node_link(parsed):
         raise ValueError("it has no `nodes`, or no `links` or `edges` with `source` and `target`")
-    graph = nx.node_link_graph(parsed, edges="links" if "links" in parsed else "edges", multigraph=False)
+    links = "links" if "links" in parsed else "edges"
+    graph = nx.node_link_graph(parsed, edges=links, directed=True, multigraph=False)
     listed, differ = (len(parsed["nodes"]), len(_links(parsed))), (len(graph), graph.number_of_edges())
     if listed != differ:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Identifiers of units, trials and neurons: int64 or str, never float, because EM root ids exceed 2^53."""
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from connectinfer.data.characters import check_characters
@@ -13,8 +14,8 @@ def as_identifiers(values: ArrayLike, name: str) -> np.ndarray:
     """`values` as a one-dimensional array of int64 or str; `name` is what messages call them.
 
     Raises:
-        ValueError: for floats, for integers beyond int64, for several axes or mixed types, for text that is far longer
-            than the others or no characters.
+        ValueError: for missing ids (NaN, None, ""), floats, integers beyond int64, several axes or mixed types, for
+            text that is far longer than the others or no characters.
     """
     # As objects, because numpy turns [1, "a"] into text and [1, 2**63] into floats.
     ids = np.asarray(values, object) if isinstance(values, list | tuple) else np.asarray(values)
@@ -24,6 +25,7 @@ def as_identifiers(values: ArrayLike, name: str) -> np.ndarray:
         return ids.astype(np.int64)
     if ids.dtype.kind in "OT":
         ids = _same_type(ids, name)
+    _check_present(ids, name)
     if ids.dtype.kind == "f":
         raise ValueError(
             f"`{name}` ids are floating-point ({ids.dtype}); above 2^53 (EM root ids) digits are lost that way. "
@@ -45,6 +47,16 @@ def _same_type(ids: np.ndarray, name: str) -> np.ndarray:
     if types == {int} and -LARGEST_ID <= min(plain) <= max(plain) <= LARGEST_ID:
         return ids.astype(np.int64)
     return ids.astype(float) if float in types and types <= {int, float} else ids
+
+
+def _check_present(ids: np.ndarray, name: str) -> None:
+    missing = np.flatnonzero(ids == "" if ids.dtype.kind == "U" else pd.isna(ids))
+    if missing.size:
+        others = f" and {missing.size - 1} more" if missing.size > 1 else ""
+        raise ValueError(
+            f"the `{name}` id is missing in row {missing[0]}{others} of {ids.size}, counted from 0. Give every row an "
+            "id, or leave out those without."
+        )
 
 
 def check_unique(ids: np.ndarray, name: str) -> None:

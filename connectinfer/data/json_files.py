@@ -22,7 +22,16 @@ def read_json(path: FilePath) -> dict[str, Any]:
     Raises:
         ValueError: if the file is damaged, not JSON, or nested deeper than `DEEPEST`.
     """
-    file, parsed = Path(path), parse_json(path)
+    return json_fields(path, parse_json(path))
+
+
+def json_fields(path: FilePath, parsed: Any) -> dict[str, Any]:
+    """The fields as `read_json` gives them, of a file that `parse_json` has read.
+
+    Raises:
+        ValueError: for columns that cannot be; the file is named.
+    """
+    file = Path(path)
     with naming(file):
         if isinstance(parsed, dict):
             return _branch(parsed)

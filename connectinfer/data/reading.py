@@ -16,9 +16,17 @@ from connectinfer.data.assembly import DEFAULT_BIN_WIDTH, RECORDING_FIELDS, asse
 from connectinfer.data.connectome import check_connectome, connectome, from_dense, from_sparse
 from connectinfer.data.field_groups import unfold
 from connectinfer.data.field_tree import FieldTree, select
-from connectinfer.data.files import LABELLED, PROPOSALS, find_file, note_source, read_tree
-from connectinfer.data.graph_files import GRAPHS, is_node_link, open_graph
-from connectinfer.data.json_files import parse_json
+from connectinfer.data.files import (
+    LABELLED,
+    PROPOSALS,
+    as_tree,
+    find_file,
+    labelled_fields,
+    note_source,
+    read_tree,
+)
+from connectinfer.data.graph_files import GRAPHS, is_node_link, open_graph, open_node_link
+from connectinfer.data.json_files import json_fields, parse_json
 from connectinfer.data.labelled import read_labelled
 from connectinfer.data.matlab import exact_integers
 from connectinfer.data.naming import naming
@@ -63,14 +71,13 @@ def open_recording(path: FilePath, *, fields: Mapping[str, Any] | None = None, *
         FileNotFoundError, ValueError: say what is wrong and list the fields of the file.
     """
     file, suffix = find_file(path)
-    if suffix in LABELLED and fields is None and not values:
-        dataset = read_labelled(file)
-        if "mask" in dataset:
-            with naming(file):
-                check_layout(dataset)
-            kept = {name: dataset.attrs.get(name, "") for name in ("read", "left_out")}
-            return note_source(dataset, file, kept["read"] or observed_kind(dataset), kept["left_out"])
-    tree = read_tree(file)
+    labelled = read_labelled(file) if suffix in LABELLED else None
+    if labelled is not None and "mask" in labelled and fields is None and not values:
+        with naming(file):
+            check_layout(labelled)
+        kept = {name: labelled.attrs.get(name, "") for name in ("read", "left_out")}
+        return note_source(labelled, file, kept["read"] or observed_kind(labelled), kept["left_out"])
+    tree = read_tree(file) if labelled is None else as_tree(file, labelled_fields(labelled))
     with naming(file):
         fields, note = _completed(tree, suffix, fields, values)
         extra = {name: each for name, each in (fields or {}).items() if name not in RECORDING_FIELDS}
@@ -83,7 +90,8 @@ def open_recording(path: FilePath, *, fields: Mapping[str, Any] | None = None, *
         named = {name: (dim, np.asarray(select(tree, each))) for name, (dim, each) in extra.items()}
         dataset = assemble_recording(parts).assign_coords(brought | named)
         check_layout(dataset)
-    sizes = ", ".join(f"{n} {dim}s" if dim != "time" else f"{n} bins" for dim, n in dataset.sizes.items())
+    from_start = f" from {dataset['time'].values[0]:g} s" if "spike_times" in parts and "events" not in parts else ""
+    sizes = ", ".join(f"{n} {dim}s" if dim != "time" else f"{n} bins{from_start}" for dim, n in dataset.sizes.items())
     default = "spike_times" in parts and "bin_width" not in parts
     binned = f"binned at {DEFAULT_BIN_WIDTH} s (default; `bin_width=` changes it)" if default else ""
     read = "; ".join(filter(None, [f"{_spelled(chosen)} ({sizes})", binned, note]))
@@ -96,7 +104,7 @@ def open_connectome(
     """The connectome in a file: an edge list, a square matrix, a graph, or a SONATA network.
 
     Args:
-        path: The file; its suffix decides how it is read.
+        path: The file, whose suffix decides how it is read, or a folder with the `circuit_config.json` of a network.
         fields: From our names to the file's. Ours are `pre` and `post`, the ids of each edge's neurons, and any edge
             variable (`weight`, `synapse_count`, `kind`); or `weight` alone, a matrix `(post, pre)`. `neuron` lists all
             ids, and `population`, `cell_type`, `sign`, `x`, `y`, `z`, `axon_observed`, `dendrite_observed` describe
@@ -111,18 +119,22 @@ def open_connectome(
             synapse has repeated edges: read it with `read_table` and use `connectome(**sum_synapses(...))`.
     """
     file, suffix = find_file(path)
-    whole = _whole_connectome(file, suffix) if fields is None else None
+    parsed = parse_json(file) if suffix == ".json" else None
+    whole = _whole_connectome(file, suffix, parsed) if fields is None else None
     if whole is not None:
         if neurons is not None:
             raise ValueError(
                 f"{file.name} lists its neurons itself; leave out `neurons`, or say with `fields` what to read."
             )
         return note_source(whole, file, whole.attrs.get("read", "connectome"), whole.attrs.get("left_out", ""))
-    tree = read_tree(file)
+    tree = read_tree(file) if suffix != ".json" else as_tree(file, json_fields(file, parsed))
     own = tuple(tree) if fields is None else ()
     with naming(file):
         chosen = _chosen(tree, fields, {}, ("pre", "post", *own), ("pre", "weight"), CONNECTOME_EXAMPLE)
-        dataset = _assembled_connectome({name: select(tree, each) for name, each in chosen.items()}, neurons)
+        parts = {name: select(tree, each) for name, each in chosen.items()}
+        if suffix == ".mat":
+            parts |= {name: exact_integers(parts[name]) for name in ("pre", "post", "neuron") if name in parts}
+        dataset = _assembled_connectome(parts, neurons)
     sizes = f"{dataset.sizes['edge']} edges, {dataset.sizes['neuron']} neurons"
     return note_source(dataset, file, f"{_spelled(chosen)} ({sizes})", ", ".join(tree.left_out()))
 
@@ -148,16 +160,21 @@ def _from_matrix(weight: Any, neurons: Any) -> xr.Dataset:
     return from_sparse(weight, neurons=neurons) if issparse(weight) else from_dense(weight, neurons=neurons)
 
 
-def _whole_connectome(file: Path, suffix: str) -> xr.Dataset | None:
-    """The connectome of a file whose format says what is what; None where `fields` must say it."""
+def _whole_connectome(file: Path, suffix: str, parsed: Any) -> xr.Dataset | None:
+    """The connectome of a file whose format says what is what; None where `fields` must say it.
+
+    `parsed` is what a JSON file holds.
+    """
     if suffix in LABELLED:
         dataset = read_labelled(file)
         with naming(file):
             check_connectome(dataset)
         return dataset
-    if suffix in GRAPHS or (suffix == ".json" and is_node_link(parse_json(file))):
+    if suffix in GRAPHS:
         return open_graph(file)
-    if (suffix == ".json" and is_sonata_config(parse_json(file))) or (suffix in HDF5 and is_sonata_edges(file)):
+    if is_node_link(parsed):
+        return open_node_link(file, parsed)
+    if is_sonata_config(parsed) or (suffix in HDF5 and is_sonata_edges(file)):
         return open_circuit(file)
     return None
 

@@ -1,6 +1,5 @@
 """The door for files that are written: `save`; the name of the target decides the format."""
 
-import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,24 +10,20 @@ import pandas as pd
 import xarray as xr
 
 from connectinfer._typing import FilePath
+from connectinfer.data.connectome import edge_indices
 from connectinfer.data.edge_tables import write_edge_table
 from connectinfer.data.files import LABELLED
 from connectinfer.data.graph_files import write_graph
-from connectinfer.data.labelled import write_labelled
+from connectinfer.data.labelled import is_zarr_group, write_labelled
 from connectinfer.data.reading import open_connectome
-from connectinfer.data.sonata import to_sonata
-
-CONFIG = "circuit_config.json"
-
-
-def _write_sonata(dataset: xr.Dataset, folder: Path) -> None:
-    to_sonata(dataset, folder)
-
+from connectinfer.data.replacement import written_beside
+from connectinfer.data.sonata import CONFIG, write_sonata
+from connectinfer.data.sonata.assembly import KEPT_ROWS
 
 CONNECTOME_WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
     **dict.fromkeys((".graphml", ".gml", ".json", ".edgelist"), write_graph),
     **dict.fromkeys((".csv", ".tsv", ".parquet"), write_edge_table),
-    "": _write_sonata,
+    "": write_sonata,
 }
 _PROVENANCE = ("source", "read", "left_out")
 
@@ -38,32 +33,26 @@ def save(data: xr.Dataset | xr.DataTree, path: FilePath, *, overwrite: bool = Fa
 
     netCDF and Zarr keep everything. A connectome is written as a graph by `.graphml`, `.gml`, `.json` (node-link) and
     `.edgelist`, as a table by `.csv`, `.tsv` and `.parquet`, and as a SONATA network by the name of a folder, without
-    suffix. These are read back before they get their name: a warning names what the format could not hold, such as the
-    properties of neurons in a table.
+    suffix (or of the `circuit_config.json` in it). These are read back before they get their name: a warning names what
+    the format could not hold, such as the properties of neurons in a table.
 
     Raises:
-        FileExistsError: if the path exists and `overwrite` is False, or it is a folder that holds more than a network.
+        FileExistsError: if the path exists and `overwrite` is False, or it is a folder that holds more than a network
+            or Zarr group.
+        FileNotFoundError: if there is no folder to write into.
         ValueError: for another suffix, or if ids or edges would not come back as they are; nothing is written then.
         ImportError: for Parquet without the extra `parquet`.
     """
     file = Path(path)
     write = _writer(data, file)
     if file.name == CONFIG:
-        file = file.parent
-    _check_free(file, overwrite, is_network=write is _write_sonata)
-    # Written beside and moved, so that an interruption leaves nothing half-written under the name.
-    part = file.with_name(f"{file.stem}.part{file.suffix}")
-    _remove(part)
-    try:
+        file = file.parent.absolute()
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {file.parent} to write {file.name} into; create it first.")
+    _check_free(file, overwrite, is_network=write is write_sonata)
+    with written_beside(file) as part:
         write(data, part)
         lost = [] if write is write_labelled else _lost(data, part, file)
-    except BaseException:
-        _remove(part)
-        raise
-    if part.is_dir() and file.exists():
-        _swap(part, file)
-    else:
-        part.replace(file)
     if lost:
         warnings.warn(f"{file.name} cannot hold {', '.join(lost)}; .nc and .zarr can.", stacklevel=2)
 
@@ -81,13 +70,25 @@ def _writer(data: xr.Dataset | xr.DataTree, file: Path) -> Callable[[Any, Path],
 
 
 def _check_free(file: Path, overwrite: bool, is_network: bool) -> None:
-    if not file.exists():
+    if not file.exists() or (is_network and file.is_dir() and not any(file.iterdir())):
         return
     if not overwrite:
         raise FileExistsError(f"{file.name} exists. Choose another name, or pass `overwrite=True` to replace it.")
     # What else a folder holds would go with it.
-    if is_network and not (file.is_dir() and {each.name for each in file.iterdir()} <= {CONFIG, "network"}):
+    if is_network and not _is_network(file):
         raise FileExistsError(f"{file.name} exists and is no network, or holds more than that. Choose another name.")
+    if file.suffix.lower() == ".zarr" and not is_zarr_group(file):
+        raise FileExistsError(f"{file.name} exists and is no Zarr group. Choose another name.")
+    if file.is_dir() and not is_network and file.suffix.lower() != ".zarr":
+        raise FileExistsError(f"{file.name} exists and is a folder. Choose another name.")
+
+
+def _is_network(folder: Path) -> bool:
+    """Whether a folder holds what writing a network leaves there, and nothing else."""
+    if not folder.is_dir() or {each.name for each in folder.iterdir()} != {CONFIG, "network"}:
+        return False
+    network = folder / "network"
+    return network.is_dir() and all(each.suffix in (".h5", ".csv") for each in network.iterdir())
 
 
 def _lost(dataset: Any, written: Path, file: Path) -> list[str]:
@@ -97,12 +98,17 @@ def _lost(dataset: Any, written: Path, file: Path) -> list[str]:
         ValueError: if ids or edges differ.
     """
     try:
-        found = open_connectome(written / CONFIG if written.is_dir() else written)
+        found = open_connectome(written)
     except ValueError as error:
         raise ValueError(f"{file.name} cannot hold this connectome; .nc and .zarr can. Read back: {error}") from error
+    lost, made_anew = [], _PROVENANCE
     if written.is_dir():
-        is_kept = set(found["neuron"].values.tolist()) == set(dataset["neuron"].values.tolist())
-        return [] if is_kept else ["these ids; neurons are numbered in their population, with `neuron_id` beside"]
+        made_anew = (*_PROVENANCE, "sonata")
+        # Which rows of the files these were is nothing that networks are known by.
+        dataset = dataset.drop_vars([name for each in KEPT_ROWS.values() for name in each], errors="ignore")
+        if set(found["neuron"].values.tolist()) != set(dataset["neuron"].values.tolist()):
+            found = _with_former_ids(found)
+            lost.append("these ids; neurons are numbered in their population, with `neuron_id` beside")
     before, after = _in_order(dataset, found), _in_order(found, dataset)
     if not all(_same(before[name].values, after[name].values) for name in ("pre", "post")):
         raise ValueError(
@@ -111,11 +117,19 @@ def _lost(dataset: Any, written: Path, file: Path) -> list[str]:
         )
     isolated = np.setdiff1d(before["neuron"].values, after["neuron"].values)
     before = before.sel(neuron=after["neuron"].values)
-    lost = [f"the {isolated.size} neurons without edges"] if isolated.size else []
+    lost += [f"the {isolated.size} neurons without edges"] if isolated.size else []
     for name, each in before.variables.items():
-        if name not in after.variables or not _same(each.values, after[name].values):
+        kept = name in after.variables and _same(each.values, after[name].values)
+        if not kept and not (name not in after.variables and _says_nothing(each.values)):
             lost.append(str(name))
-    return lost + [f"the attribute {name}" for name in dataset.attrs if name not in _PROVENANCE]
+    return lost + [f"the attribute {name}" for name in dataset.attrs if name not in made_anew]
+
+
+def _with_former_ids(found: xr.Dataset) -> xr.Dataset:
+    """A network whose neurons have the ids that are kept beside their new ones."""
+    ids = found["neuron_id"].values
+    ends = {name: ("edge", ids[at]) for name, at in zip(("pre", "post"), edge_indices(found), strict=True)}
+    return found.assign_coords(neuron=ids).assign(ends)
 
 
 def _in_order(dataset: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
@@ -130,21 +144,5 @@ def _same(one: np.ndarray, other: np.ndarray) -> bool:
     return bool(((one == other) | (pd.isna(one) & pd.isna(other))).all())
 
 
-def _swap(part: Path, file: Path) -> None:
-    """A folder cannot be replaced in one step: until the new one is in place, the old one is kept beside it."""
-    old = file.with_name(file.name + ".old")
-    _remove(old)
-    file.replace(old)
-    try:
-        part.replace(file)
-    except BaseException:
-        old.replace(file)
-        raise
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _says_nothing(values: np.ndarray) -> bool:
+    return bool((values == "").all() if values.dtype.kind == "U" else pd.isna(values).all())

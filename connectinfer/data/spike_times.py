@@ -15,6 +15,8 @@ from connectinfer.data.recording import DIMS, recording
 EDGE = 1e-6
 # Fewer spikes than one in so many bins, over all units, are taken for times in another unit or on another clock.
 BINS_PER_SPIKE = 50_000
+# Spikes that begin later than this, in s, and after this share of the stretch, are no stretch from 0 on.
+LATE, LATE_SHARE = 60.0, 0.1
 # In s; the clock of Unix is at a sixth of it, and at this size doubles still tell microseconds apart.
 LATEST = 1e10
 
@@ -32,13 +34,14 @@ def bin_spikes(
         spikes: Spike times in s: a mapping from unit id to its sorted times, or `(times, clusters)` with the unit id
             of every spike, sorted by time.
         bin_width: In s. Bins contain their start and not their end.
-        start: Of the first bin, in s; 0 by default, or the first spike where that is negative.
+        start: Of the first bin, in s; 0 by default, or the first spike where that is negative. To be given where
+            the first spike comes after more than 60 s and a tenth of the stretch: such silence was hardly recorded.
         stop: End of the stretch in s; by default the bin of the last spike is the last. A last bin that would
             reach beyond `stop` is left out.
 
     Raises:
         ValueError: for unsorted or infinite times, times that look like milliseconds or lie so far apart that nearly
-            all bins would be empty, a bin width that is not positive.
+            all bins would be empty, spikes that begin late without a `start`, a bin width that is not positive.
     """
     times, units, ids = _pooled(spikes)
     _check_bin_width(bin_width)
@@ -48,6 +51,12 @@ def bin_spikes(
     if not n_bins >= 1:
         raise ValueError(f"no bin of {bin_width} s fits between start {first} s and stop {end} s.")
     _check_bins(times, first, end, n_bins, len(ids))
+    if start is None and times[0] > max(LATE, LATE_SHARE * end):
+        raise ValueError(
+            f"the first spike comes at {times[0]:.6g} s, so that {times[0] / end:.0%} of the bins from 0 s to "
+            f"{end:.6g} s would be silence that nobody may have recorded. Say where the recording begins, for example "
+            f"`start={np.floor(times[0]):g}`, or `start=0` if it was recorded."
+        )
     counts = count_in_bins(times, units, len(ids), first, int(n_bins), bin_width)
     dataset = recording(counts=counts[None], time=bin_width, unit=ids)
     return dataset.assign_coords(time=first + dataset["time"].values)
@@ -115,6 +124,10 @@ def count_spikes(
             have `start` and `stop`.
         trial: Ids of the trials.
         **options: Of `align_spikes` or `bin_spikes`.
+
+    Raises:
+        ValueError: as `bin_spikes`, `align_spikes` and `mask_unobserved`; also for ids of trials that are floats,
+            missing, or not one for each trial.
     """
     if "events" in options:
         dataset = align_spikes(spikes, **options)

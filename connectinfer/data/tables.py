@@ -19,8 +19,8 @@ def read_table(path: FilePath) -> dict[str, Any]:
     """The columns of a table by name, `(row,)` each; called "0", "1", ... if the first line holds numbers only.
 
     Whole numbers stay int64, so that root ids keep their digits, and fractions are read to the last bit. Missing
-    entries are "" in text and NaN in numbers. A Parquet column of lists is a list of arrays, one of structs a list of
-    dicts.
+    entries are "" in text and NaN in numbers; words such as NA or None mean missing among numbers, or alone, and are
+    text among other text. A Parquet column of lists is a list of arrays, one of structs a list of dicts.
 
     Raises:
         ValueError: if the file is damaged, empty or not a table.
@@ -44,9 +44,24 @@ def read_table(path: FilePath) -> dict[str, Any]:
 
 def _read_text(file: Path) -> pd.DataFrame:
     separator, header = _layout(file)
-    with open_bytes(file) as stream:
-        # In pieces, a column of a long table could come out with several types.
-        return pd.read_csv(stream, sep=separator, header=header, skipinitialspace=True, low_memory=False)
+
+    def read(**options: Any) -> pd.DataFrame:
+        with open_bytes(file) as stream:
+            # In pieces, a column of a long table could come out with several types.
+            return pd.read_csv(stream, sep=separator, header=header, skipinitialspace=True, low_memory=False, **options)
+
+    table = read()
+    gaps = [at for at in range(table.shape[1]) if _is_text_with_gaps(table.iloc[:, at])]
+    if gaps:
+        # pandas takes words such as NA for missing; among text they may be names.
+        words = read(dtype=str, na_filter=False)
+        for at in gaps:
+            table.isetitem(at, words.iloc[:, at])
+    return table
+
+
+def _is_text_with_gaps(column: pd.Series) -> bool:
+    return bool(column.isna().any()) and pd.api.types.infer_dtype(column, skipna=True) == "string"
 
 
 def _read_parquet(file: Path) -> pd.DataFrame:
@@ -111,8 +126,8 @@ def _from_nullable(column: pd.Series, name: str) -> np.ndarray:
         return column.to_numpy(dtype.numpy_dtype)
     if dtype.kind in "iu" and column.abs().max() > EXACT_IN_FLOAT:
         raise ValueError(
-            f"column {name!r} holds whole numbers beyond 2^53 beside missing ones, which would cost them digits; fill "
-            "or drop the missing rows"
+            f"column {name!r} holds whole numbers beyond 2^53 beside missing ones (first in row "
+            f"{int(np.argmax(column.isna()))}, counted from 0), which would cost them digits; fill or drop these rows"
         )
     return column.to_numpy(float, na_value=np.nan)
 

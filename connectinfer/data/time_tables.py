@@ -26,6 +26,10 @@ def from_table(
 
     `time` replaces the index level by bin starts or a bin width. `inputs` may be a table with the same index, `mask` is
     True where the table's entries were observed. Bins for which a trial has no row are masked.
+
+    Raises:
+        ValueError: if the index is no time, or (trial, time), on uniform bins; if `mask` or `inputs` do not fit the
+            table; for fractions without `kind`, and whatever `recording` refuses.
     """
     kind = kind or guess_kind(table.to_numpy())
     observed = np.ones(table.shape, bool) if mask is None else np.asarray(mask)
@@ -91,15 +95,17 @@ def _shared_time(times: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]
     steps = np.concatenate([np.diff(each) for each in times])
     if steps.size == 0 or not (steps > 0).all():
         raise ValueError("within each trial, time must increase over at least two bins; sort the table by time.")
-    width, start = float(np.median(steps)), min(each[0] for each in times)
+    median, start = float(np.median(steps)), min(each[0] for each in times)
     stop = max(each.max() for each in times)
     check_filled(
-        (stop - start) / width * len(times),
+        (stop - start) / median * len(times),
         steps.size,
         BINS_PER_ROW,
-        f"`time` reaches from {start:.6g} s to {stop:.6g} s in steps of {width:g} s, but the table has only "
+        f"`time` reaches from {start:.6g} s to {stop:.6g} s in steps of {median:g} s, but the table has only "
         f"{steps.size} of them. Correct the times that lie far from the others, or cut the table at the pause.",
     )
+    # Rounded stamps make every step a little wrong, but not their sum.
+    width = float(steps.sum() / np.maximum(np.rint(steps / median), 1).sum())
     bins = [np.rint((each - start) / width).astype(int) for each in times]
     for each, at in zip(times, bins, strict=True):
         off = np.abs(each - start - at * width)

@@ -159,3 +159,14 @@ def test_a_property_of_neurons_may_be_called_kind():
 @given(arrays(np.float64, (5, 5), elements=st.sampled_from([0.0, -1.5, 2.0])))
 def test_a_matrix_survives_the_edge_list(weight):
     assert np.array_equal(to_dense(from_dense(weight), "weight").values, weight)
+
+
+def test_columns_that_are_no_edges_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"every synapse needs .* shapes {'pre': \(2,\), 'post': \(1,\)}"):
+        sum_synapses([1, 2], [3])
+    with pytest.raises(ValueError, match=r"of one type, .*; got int64 and <U1 ids"):
+        sum_synapses([1], ["a"])
+    with pytest.raises(ValueError, match=r"one value for each edge; got the shapes \[\(2,\), \(2,\), \(1,\)\]"):
+        number_contacts([1, 1], [2, 2], ["chemical"])
+    with pytest.raises(ValueError, match="a connectome needs a variable `pre`"):
+        merge_contacts(connectome([1], [2]).drop_vars("pre"))

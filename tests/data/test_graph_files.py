@@ -109,6 +109,46 @@ def test_edge_lists_are_directed(tmp_path, text, names, edges):
     assert edges_of(open_graph(tmp_path / "a.edgelist"), *names) == edges
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        pytest.param("a.edgelist", "0,1\n1,2\n", "looks comma-separated; name it .csv", id="commas"),
+        pytest.param("a.edgelist", "0, 1\n1, 2\n", "looks comma-separated; name it .csv", id="commas and blanks"),
+        pytest.param("a.adjlist", "0,1,2\n1,2\n", "looks comma-separated; name it .csv", id="lists with commas"),
+        pytest.param("a.adjlist", "0, 1, 2\n", "looks comma-separated; name it .csv", id="lists, commas and blanks"),
+        pytest.param("a.edgelist", "# ids\n0 1\n\n2\n", "line 4 has no edge, two ids .*: '2'", id="single"),
+    ],
+)
+def test_lists_that_networkx_would_misread_are_refused(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name} cannot be read as a graph .*{message}"):
+        open_graph(tmp_path / name)
+
+
+def test_commas_within_ids_and_attributes_are_no_separators(tmp_path):
+    (tmp_path / "a.edgelist").write_text("L2,3 L4 {'size': 3, 'depth': 2}\n")
+    assert edges_of(open_graph(tmp_path / "a.edgelist"), "size") == [("L2,3", "L4", 3)]
+
+
+@pytest.mark.parametrize(
+    ("stated", "edges", "read"),
+    [
+        pytest.param("", [(1, 2)], r"directed graph (the file does not say; undirected is `directed: false`)", id="d3"),
+        pytest.param('"directed": true,', [(1, 2)], "directed graph", id="directed"),
+        pytest.param(
+            '"directed": false,', [(1, 2), (2, 1)], "undirected graph: both directions of every edge", id="undirected"
+        ),
+    ],
+)
+def test_node_link_json_is_directed_unless_it_says_otherwise(tmp_path, stated, edges, read):
+    (tmp_path / "a.json").write_text(
+        f'{{{stated} "nodes": [{{"id": 1}}, {{"id": 2}}], "links": [{{"source": 1, "target": 2}}]}}'
+    )
+    for opened in (open_graph, open_connectome):
+        made = opened(tmp_path / "a.json")
+        assert (edges_of(made), made.attrs["read"]) == (edges, read)
+
+
 def test_adjacency_lists_keep_nodes_without_edges(tmp_path):
     (tmp_path / "a.adjlist").write_text("# made by hand\n1 2 3\n3 1\n4\n")
     made = open_graph(tmp_path / "a.adjlist")

@@ -102,6 +102,7 @@ def test_values_in_the_graph_are_those_of_python():
     [
         pytest.param([1.5, 2.5], "`node` ids are floating-point", id="float"),
         pytest.param([(0, 1), (1, 0)], "`node` ids must form one axis", id="grid"),
+        pytest.param(["a", ""], "the `node` id is missing in row 1 of 2, counted from 0", id="empty"),
         pytest.param([1, "b"], "`node` ids must be int64 or str", id="mixed"),
     ],
 )
@@ -124,7 +125,7 @@ def test_graphs_without_edges_or_nodes_are_connectomes():
 IDS = st.one_of(
     st.lists(st.integers(-(2**63) + 1, 2**63 - 1), min_size=1, max_size=5, unique=True),
     st.lists(
-        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4),
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=4),
         min_size=1,
         max_size=5,
         unique=True,

@@ -212,6 +212,16 @@ def test_half_a_character_is_no_id(tmp_path):
         open_connectome(tmp_path / "a.gml")
 
 
+def test_text_that_goes_on_after_a_zero_is_refused(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"pre": "a\0b", "post": "c"}, {"pre": "c", "post": "a"}]))
+    with pytest.raises(ValueError, match=r"a\.json: `\w+` holds a text with the code 0 inside"):
+        open_connectome(path)
+    path.write_text(json.dumps([{"pre": "a", "post": "c", "note": "x\0y"}, {"pre": "c", "post": "a", "note": ""}]))
+    with pytest.raises(ValueError, match=r"a\.json: `note` holds a text with the code 0 inside"):
+        open_connectome(path)
+
+
 def test_ids_below_int64_are_named(tmp_path):
     (tmp_path / "a.csv").write_text("pre,post\n-9223372036854775809,1\n2,1\n")
     with pytest.raises(ValueError, match=r"a.csv: `pre` ids must be int64 or str"):

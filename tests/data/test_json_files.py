@@ -69,9 +69,10 @@ def test_numbers_beyond_int64_keep_their_digits_and_are_refused_as_ids(write):
 
 
 def test_a_missing_value_beside_a_long_integer_is_refused(write):
-    with pytest.raises(
-        ValueError, match=r"`id` has missing or fractional values beside the integer 1152921504606846977"
-    ):
+    message = (
+        r"`id` has missing or fractional values \(first in row 1, counted from 0\) beside the integer 115292150460"
+    )
+    with pytest.raises(ValueError, match=message):
         read_json(write([{"id": 2**60 + 1}, {}]))
 
 

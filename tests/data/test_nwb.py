@@ -300,8 +300,9 @@ def test_sorted_units_of_a_mouse_are_counted_as_the_notes_and_pynapple_say():
     assert read["unit"].values.tolist() == [6, 191, 206]
     assert 'fields={"events": "intervals.epochs"}' in read.attrs["read"]
     assert "intervals.epochs.tags" in read.attrs["left_out"]
-    units = pynapple.NWBFile(str(PHY))["units"]
-    counted = units.count(0.01, pynapple.IntervalSet(0, 1087.36))
+    oracle = pynapple.NWBFile(str(PHY))
+    counted = oracle["units"].count(0.01, pynapple.IntervalSet(0, 1087.36))
+    oracle.close()
     assert counted.columns.tolist() == [6, 191, 206]
     assert np.array_equal(counted.values, read["counts"].values[0])
 

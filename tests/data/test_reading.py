@@ -68,19 +68,21 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, made, nam
     assert open_recording(tmp_path / name).sizes["trial"] == made.sizes["trial"]
 
 
-def test_a_failed_exchange_of_folders_leaves_the_old_one_and_keeps_the_new_beside_it(tmp_path, made, monkeypatch):
+def test_a_failed_exchange_of_folders_leaves_the_old_one_and_nothing_else(tmp_path, made, monkeypatch):
     save(made, tmp_path / "session.zarr")
-    move = Path.replace
+    move, refused = Path.replace, []
 
     def refuse(path, target):
-        if path.name == "session.part.zarr":
+        # The old folder has gone aside, the new one is to take its place.
+        if target == tmp_path / "session.zarr" and not refused:
+            refused.append(path)
             raise PermissionError(13, "Permission denied")
         return move(path, target)
 
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(PermissionError):
         save(made.isel(trial=[0]), tmp_path / "session.zarr", overwrite=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["session.part.zarr", "session.zarr"]
+    assert [path.name for path in tmp_path.iterdir()] == ["session.zarr"]
     assert open_recording(tmp_path / "session.zarr").sizes["trial"] == made.sizes["trial"]
 
 
@@ -209,6 +211,16 @@ def test_ids_that_matlab_keeps_as_doubles_are_taken_where_they_are_exact(tmp_pat
         open_recording(tmp_path / "b.mat")
 
 
+def test_an_edge_list_of_matlab_doubles_has_whole_ids(tmp_path):
+    ids = {"pre": [3.0, 5.0], "post": [5.0, 3.0], "neuron": [3.0, 5.0, 9.0]}
+    scipy.io.savemat(tmp_path / "a.mat", {**ids, "weight": [0.5, 1.5]})
+    made = open_connectome(tmp_path / "a.mat")
+    assert (made["pre"].values.tolist(), made["neuron"].values.tolist()) == ([3, 5], [3, 5, 9])
+    scipy.io.savemat(tmp_path / "b.mat", {"pre": [3.0, 2.0**60], "post": [5.0, 3.0]})
+    with pytest.raises(ValueError, match=r"b.mat: `pre` ids are floating-point"):
+        open_connectome(tmp_path / "b.mat")
+
+
 def test_a_spike_table_is_binned(tmp_path):
     path = tmp_path / "spikes.csv"
     path.write_text("cluster,seconds,depth\n3,0.01,5\n8,0.12,5\n3,0.19,5\n")
@@ -216,6 +228,7 @@ def test_a_spike_table_is_binned(tmp_path):
     assert read["unit"].values.tolist() == [3, 8]
     assert read["counts"].values.tolist() == [[[1, 0], [1, 1]]]
     assert read.attrs["left_out"] == "depth"
+    assert read.attrs["read"] == "spike_times from seconds, unit from cluster (1 trials, 2 bins from 0 s, 2 units)"
 
 
 def test_spike_times_are_aligned_to_the_events_of_the_file(tmp_path):

@@ -1,10 +1,15 @@
 """Whether a file holds a recording or a connectome is told from its format and names."""
 
+import json
+
 import networkx as nx
 import numpy as np
 import pytest
+import xarray as xr
 
+from connectinfer.data.reading import open_connectome
 from connectinfer.data.recognition import holds_connectome
+from connectinfer.data.saving import save
 
 
 @pytest.mark.parametrize(
@@ -37,3 +42,17 @@ def test_graphs_are_connectomes_and_json_is_where_it_is_a_graph(tmp_path):
     assert holds_connectome(tmp_path / "a.json") is True
     (tmp_path / "b.json").write_text('{"nodes": [{"id": 1}]}')
     assert holds_connectome(tmp_path / "b.json") is None
+
+
+def test_files_are_read_once(tmp_path, monkeypatch):
+    parsed, loaded = [], []
+    parse, load = json.load, xr.load_dataset
+    monkeypatch.setattr(json, "load", lambda stream: parsed.append(1) or parse(stream))
+    monkeypatch.setattr(xr, "load_dataset", lambda *args, **options: loaded.append(1) or load(*args, **options))
+    (tmp_path / "a.json").write_text('{"pre": [1, 2], "post": [2, 1]}')
+    save(open_connectome(tmp_path / "a.json"), tmp_path / "a.nc")
+    assert len(parsed) == 1
+    assert holds_connectome(tmp_path / "a.nc") is True
+    assert not loaded
+    open_connectome(tmp_path / "a.nc")
+    assert len(loaded) == 1

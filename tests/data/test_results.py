@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from connectinfer.data.reading import open_connectome, open_recording
+from connectinfer.data.recognition import holds_connectome
 from connectinfer.data.results import open_result
 from connectinfer.data.saving import save
 
@@ -36,3 +38,11 @@ def test_what_is_no_result_is_refused(tmp_path):
     save(xr.Dataset({"counts": ("time", np.ones(3))}), tmp_path / "spikes.nc")
     with pytest.raises(ValueError, match=r"spikes\.nc is no result: it has no group `posterior`, but counts"):
         open_result(tmp_path / "spikes.nc")
+
+
+@pytest.mark.parametrize("name", ["fit.nc", "fit.zarr"])
+@pytest.mark.parametrize("opened", [open_recording, open_connectome, holds_connectome])
+def test_a_result_is_neither_recording_nor_connectome_and_says_so(result, tmp_path, name, opened):
+    save(result, tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} is the result of a fit, .* `diagnose` and `report` take it"):
+        opened(tmp_path / name)

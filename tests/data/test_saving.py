@@ -9,6 +9,7 @@ import xarray as xr
 
 from connectinfer.data.connectome import connectome
 from connectinfer.data.reading import open_connectome
+from connectinfer.data.recognition import holds_connectome
 from connectinfer.data.recording import recording
 from connectinfer.data.saving import save
 
@@ -93,7 +94,6 @@ def test_every_contact_of_a_pair_is_written(tmp_path):
     ("ids", "suffix"),
     [
         pytest.param(["7", "8"], ".csv", id="numbers as text"),
-        pytest.param(["NA", "b"], ".csv", id="the mark of missing"),
         pytest.param(["a b", "c"], ".edgelist", id="blank"),
         pytest.param(["#a", "c"], ".edgelist", id="comment"),
         pytest.param(["a\x01", "c"], ".graphml", id="control character"),
@@ -128,15 +128,81 @@ def test_a_network_is_a_folder_that_replaces_nothing_else(tmp_path):
         save(made, tmp_path / "net")
     save(made.isel(edge=[0]), tmp_path / "net" / "circuit_config.json", overwrite=True)
     assert open_connectome(tmp_path / "net" / "circuit_config.json").sizes["edge"] == 1
-    (tmp_path / "net" / "thesis.tex").write_text("precious")
-    with pytest.raises(FileExistsError, match="net exists and is no network, or holds more than that"):
+    for precious in ("thesis.tex", "network/thesis.tex"):
+        (tmp_path / "net" / precious).write_text("precious")
+        with pytest.raises(FileExistsError, match="net exists and is no network, or holds more than that"):
+            save(made, tmp_path / "net", overwrite=True)
+        (tmp_path / "net" / precious).unlink()
+    (tmp_path / "net" / "circuit_config.json").unlink()
+    with pytest.raises(FileExistsError, match="net exists and is no network"):
         save(made, tmp_path / "net", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net"]
+
+
+def test_a_network_is_written_into_an_empty_folder_and_opens_by_its_name(tmp_path):
+    made = connectome(["v1:0", "v1:1"], ["v1:1", "v1:0"], weight=[0.5, 1.5])
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*deep to write net into; create it first"):
+        save(made, tmp_path / "deep" / "net")
+    (tmp_path / "net").mkdir()
+    save(made, tmp_path / "net" / "circuit_config.json")
+    assert holds_connectome(tmp_path / "net") is True
+    assert open_connectome(tmp_path / "net")["weight"].values.tolist() == [0.5, 1.5]
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match=r"other is a folder, neither a SONATA network, .* nor called .zarr"):
+        open_connectome(tmp_path / "other")
+
+
+def test_a_folder_that_no_writer_left_there_is_not_overwritten(tmp_path):
+    made = connectome([1], [2])
+    for name, message in (("a.zarr", "a.zarr exists and is no Zarr group"), ("a.nc", "a.nc exists and is a folder")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("precious")
+        with pytest.raises(FileExistsError, match=message):
+            save(made, tmp_path / name, overwrite=True)
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("target", ["net", "net/circuit_config.json", "s.nc", "s.zarr", "w.csv"])
+def test_what_is_called_nearly_so_survives(tmp_path, target):
+    made = connectome(["v1:0", "v1:1"], ["v1:1", "v1:0"], weight=[0.5, 1.5])
+    beside = [f"{name}{end}" for name in ("net", "s.nc", "s.zarr", "w.csv") for end in (".old", ".part")]
+    beside += ["s.part.nc", "s.part.zarr", "w.part.csv"]
+    for name in beside:
+        (tmp_path / name).mkdir()
+    save(made, tmp_path / target)
+    save(made, tmp_path / target, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*beside, target.split("/")[0]])
 
 
 def test_ids_that_a_network_renames_are_announced(tmp_path):
     with pytest.warns(UserWarning, match="net cannot hold these ids; neurons are numbered in their population"):
         save(connectome(["a"], ["b"], weight=[0.5]), tmp_path / "net")
+
+
+def test_a_network_keeps_every_value_of_neurons_and_edges(tmp_path):
+    neurons = pd.DataFrame(
+        {"cell_type": ["NA", "2.50", "", "None"], "layer": ["1", "2.50", "NA", ""]}, index=list("abcd")
+    )
+    neurons["sign"] = np.array([1, -1, 0, 1], np.int8)
+    edges = {"contact": [7, 3, 0, 0], "kind": ["x", "x", "NA", "2.0"], "size": np.float32([0.1, 0.2, 0.3, 0.4])}
+    written = connectome(list("aaba"), list("bbcd"), neurons=neurons, synapse_count=[1, 2, 3, 4], **edges)
+    with pytest.warns(UserWarning, match=r"^net cannot hold these ids; neurons are .* `neuron_id` beside; .nc and "):
+        save(written, tmp_path / "net")
+    read = open_connectome(tmp_path / "net")
+    assert read["neuron_id"].values.tolist() == list("abcd")
+    for name in ("cell_type", "layer", "sign", *edges, "synapse_count"):
+        np.testing.assert_array_equal(read[name].values, written[name].values, name)
+    assert read["size"].dtype == np.float32
+
+
+def test_what_a_network_cannot_hold_is_named(tmp_path):
+    neurons = pd.DataFrame(
+        {"weight": [0.5, 1.5], "model_name": ["LIF", ""], "cell_type": ["", "PV"]}, index=["a:0", "a:1"]
+    )
+    made = connectome(["a:0"], ["a:1"], neurons=neurons).assign_attrs(species="mouse")
+    # Both names mean something else there: the weight of an edge, and the first of the columns that name types.
+    with pytest.warns(UserWarning, match="net cannot hold weight, cell_type, the attribute species; .nc and .zarr can"):
+        save(made, tmp_path / "net")
 
 
 def test_recordings_and_unknown_suffixes_are_refused_with_what_there_is(tmp_path):

@@ -136,7 +136,7 @@ def test_edges_that_are_left_move_up_in_their_groups(tmp_path):
     assert again["syn_weight"].values.tolist() == [0.5, 4.0]
     assert again["edge_group_index"].values.tolist() == [0, 0]
     assert again["edge_group_id"].values.tolist() == [0, 1]
-    assert "contact" not in again
+    assert again["contact"].values.tolist() == [1, 0]
 
 
 def test_merged_contacts_are_written_as_one_edge(tmp_path):

@@ -107,3 +107,24 @@ def test_the_stretch_reaches_over_all_observed_times_unless_told():
 def test_observed_times_that_make_no_sense_are_refused(observed, message):
     with pytest.raises(ValueError, match=message):
         mask_unobserved(bin_spikes({"a": [0.05, 0.25]}, bin_width=0.1), observed)
+
+
+def test_spikes_that_begin_late_need_a_start():
+    late = {"a": np.arange(3600.5, 3700.0, 0.5)}
+    with pytest.raises(
+        ValueError, match=r"first spike comes at 3600.5 s, so that 97% of the bins from 0 s .*`start=3600`"
+    ):
+        bin_spikes(late, bin_width=0.1)
+    assert bin_spikes(late, bin_width=0.1, start=3600.0)["time"].values[0] == 3600
+    assert bin_spikes(late, bin_width=0.1, start=0.0)["time"].values[0] == 0
+
+
+@pytest.mark.parametrize(("first", "last"), [(59.0, 70.0), (199.0, 2000.0)])
+def test_a_stretch_begins_at_zero_if_the_first_spike_is_within_a_minute_or_a_tenth_of_it(first, last):
+    assert bin_spikes({"a": np.arange(first, last, 0.25)}, bin_width=1.0)["time"].values[0] == 0
+
+
+def test_trials_and_observed_times_say_themselves_where_they_begin():
+    late = {"a": [3600.05, 3600.25]}
+    assert count_spikes(late, bin_width=0.1, events=[3600.0], window=(0.0, 0.3)).sizes["time"] == 3
+    assert count_spikes(late, bin_width=0.1, observed=[[[3600.0, 3600.5]]])["time"].values[0] == 3600

@@ -49,7 +49,9 @@ def test_parquet_columns_of_every_kind_become_plain_arrays(tmp_path):
 
 def test_a_missing_id_beyond_the_digits_of_a_float_is_refused(tmp_path):
     parquet.write_table(pa.table({"id": pa.array([ROOT_IDS[0], None])}), tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match="'id' holds whole numbers beyond 2\\^53 beside missing ones"):
+    with pytest.raises(
+        ValueError, match="'id' holds whole numbers beyond 2\\^53 beside missing ones \\(first in row 1"
+    ):
         read_table(tmp_path / "a.parquet")
 
 
@@ -125,3 +127,38 @@ def test_a_matrix_with_names_around_it_is_picked_by_pattern(tmp_path):
         read_tree(tmp_path / "w.csv").matrix()
     with pytest.raises(ValueError, match=r"the fields 'x\*' form no matrix: 0 match"):
         read_tree(tmp_path / "w.csv").matrix("x*")
+
+
+def test_words_for_missing_are_names_among_text_and_missing_among_numbers(tmp_path):
+    (tmp_path / "a.csv").write_text("id,depth,kind,unknown\nNA,1,x,NA\nNone,NA,,NaN\na,3,null,\n")
+    read = read_table(tmp_path / "a.csv")
+    assert read["id"].tolist() == ["NA", "None", "a"]
+    assert read["kind"].tolist() == ["x", "", "null"]
+    np.testing.assert_array_equal(read["depth"], [1, np.nan, 3])
+    assert np.isnan(read["unknown"]).all()
+
+
+def test_neurons_called_na_and_none_are_two(tmp_path):
+    (tmp_path / "a.csv").write_text("pre,post\nNA,b\nNone,b\nb,NA\n")
+    assert open_connectome(tmp_path / "a.csv")["neuron"].values.tolist() == ["NA", "None", "b"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param("a,b\nc,\n,b\n,c\n", id="text"),
+        pytest.param("1,2\n3,\n,2\n,3\n", id="integers"),
+        pytest.param("1,2\n3,\nNA,2\nNA,3\n", id="word"),
+    ],
+)
+def test_a_missing_id_is_refused_by_column_and_row(tmp_path, rows):
+    (tmp_path / "a.csv").write_text("pre,post\n" + rows)
+    with pytest.raises(ValueError, match=r"a.csv: the `pre` id is missing in row 2 and 1 more of 4, counted from 0"):
+        open_connectome(tmp_path / "a.csv")
+
+
+def test_a_missing_id_in_parquet_is_refused_by_column_and_row(tmp_path):
+    for ids in (["a", None], [1, None]):
+        parquet.write_table(pa.table({"pre": ids[::-1], "post": ids[:1] * 2}), tmp_path / "a.parquet")
+        with pytest.raises(ValueError, match=r"the `pre` id is missing in row 0 of 2, counted from 0"):
+            open_connectome(tmp_path / "a.parquet")

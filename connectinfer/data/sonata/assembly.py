@@ -37,9 +37,9 @@ def assemble(nodes: list[Population], edges: list[Population]) -> tuple[xr.Datas
     ids = np.concatenate([_ids(each.name, each.fixed["node_id"]) for each in nodes]) if nodes else np.zeros(0, "U1")
     neurons, neuron_names, notes = _neurons(nodes, ids)
     pre, post = _ends(nodes, edges)
-    variables, edge_names = _edge_variables(edges, pre.size, taken={*neurons.columns, *POSITION, *OBSERVED})
+    variables, edge_names = _edge_variables(edges, pre, post, taken={*neurons.columns, *POSITION, *OBSERVED})
     contact = number_contacts(pre, post, variables.get("kind"))
-    if contact.any():
+    if contact.any() and "contact" not in variables:
         variables["contact"] = contact
         notes.append("contact numbers the edges that join the same two neurons")
     if edge_names.get("nsyns") == "synapse_count":
@@ -135,20 +135,26 @@ def _ends(nodes: list[Population], edges: list[Population]) -> tuple[np.ndarray,
     return np.concatenate(found["source"]), np.concatenate(found["target"])
 
 
-def _edge_variables(edges: list[Population], n: int, taken: set[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def _edge_variables(
+    edges: list[Population], pre: np.ndarray, post: np.ndarray, taken: set[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The variables of the edges, and which the file calls otherwise."""
-    columns = _columns(edges, n)
+    columns = _columns(edges, pre.size)
 
     def fits(name: str, values: np.ndarray) -> bool:
         if name in COMPLETE:
             return values.dtype.kind != "f" or not np.isnan(values).any()
+        if name == "contact":
+            kinds = {"kind": columns["kind"]} if "kind" in columns else {}
+            repeats = pd.DataFrame({"pre": pre, "post": post, "contact": values} | kinds).duplicated()
+            return values.dtype.kind in "iu" and not repeats.any()
         return name not in taken and name not in RESERVED
 
     renamed = _renamed("edge", columns, [name for name, values in columns.items() if not fits(name, values)])
     if "nsyns" in columns and columns["nsyns"].dtype.kind in "iu" and "synapse_count" not in columns:
         renamed["nsyns"] = "synapse_count"
     variables: dict[str, Any] = {"edge_population": np.repeat([x.name for x in edges], [x.size for x in edges])}
-    variables |= _kept_rows("edge", edges, n)
+    variables |= _kept_rows("edge", edges, pre.size)
     return variables | {renamed.get(name, name): values for name, values in columns.items()}, renamed
 
 

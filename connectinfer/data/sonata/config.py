@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from connectinfer._typing import FilePath
 from connectinfer.data.json_files import parse_json
 
+CONFIG = "circuit_config.json"
+"""Name of the config that is written, and by which a folder is known to hold a network."""
 # Parts of a config that say where the network is, or nothing about it.
 UNDERSTOOD = ("manifest", "networks", "network", "components", "target_simulator", "version")
 LONGEST_PATH, DEEPEST = 4096, 32

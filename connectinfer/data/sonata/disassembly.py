@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from connectinfer.data.connectome import OBSERVED, check_connectome, edge_indices
+from connectinfer.data.connectome import OBSERVED, check_connectome, edge_indices, number_contacts
 from connectinfer.data.sonata.assembly import DERIVED, KEPT_ROWS, derived_neurons
+from connectinfer.data.sonata.tables import Piece, merge_pieces
+from connectinfer.data.sonata.types import columns_by_row
 from connectinfer.data.sonata.writing import Table
 
 ALONE = "neurons"
@@ -66,7 +68,12 @@ def _node_tables(dataset: xr.Dataset, layout: Mapping, population: np.ndarray, n
     if not np.array_equal(ids.astype(str), np.strings.add(np.strings.add(population, ":"), node_id.astype(str))):
         columns["neuron_id"] = ids
     own = {name: columns[name] for name in columns if name not in DERIVED}
-    made_ids, made_types, made = _made_types(columns, node_id.size)
+    made_ids, made_types = _made_types(columns, node_id.size)
+    # As they will be read: a type called NA is none, and text that looks like a number becomes one.
+    made = {
+        name: merge_pieces([Piece(name, rows, values)], node_id.size)
+        for name, rows, values in columns_by_row("node", {"types": made_types}, made_ids)
+    }
     sonata = bool(layout["populations"])
     derived, _ = derived_neurons(own if sonata else made | own, node_id.size)
     for name in derived:
@@ -82,8 +89,8 @@ def _node_tables(dataset: xr.Dataset, layout: Mapping, population: np.ndarray, n
     return tables
 
 
-def _made_types(columns: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, dict[str, list], dict[str, np.ndarray]]:
-    """A type for each cell type and sign: ids, type table, and the columns that the table gives."""
+def _made_types(columns: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, dict[str, list]]:
+    """A type for each cell type and sign: ids, and the type table."""
     sign = columns.get("sign", np.zeros(n, int))
     made = {
         "pop_name": columns.get("cell_type", np.full(n, "")).astype(str),
@@ -92,12 +99,12 @@ def _made_types(columns: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, 
     frame = pd.DataFrame(made, dtype=str)
     type_ids = frame.groupby(list(made), sort=False).ngroup().to_numpy(np.int64)
     rows = [[str(at), *row] for at, row in enumerate(frame.drop_duplicates().to_numpy().tolist())]
-    return type_ids, {"columns": ["node_type_id", *made], "rows": rows}, made
+    return type_ids, {"columns": ["node_type_id", *made], "rows": rows}
 
 
 def _edge_tables(dataset: xr.Dataset, layout: Mapping, population: np.ndarray, node_id: np.ndarray) -> list[Table]:
     pre, post = edge_indices(dataset)
-    skipped = {"pre", "post", "edge_population", "contact", *KEPT_ROWS["edge"]}
+    skipped = {"pre", "post", "edge_population", *KEPT_ROWS["edge"]}
     columns = _columns(dataset, "edge", layout["names"], skipped)
     if "nsyns" not in columns and "synapse_count" in columns and columns["synapse_count"].dtype.kind in "iu":
         columns["nsyns"] = columns.pop("synapse_count")
@@ -112,8 +119,10 @@ def _edge_tables(dataset: xr.Dataset, layout: Mapping, population: np.ndarray, n
     if belongs is None:
         pairs, labels = pd.factorize(codes[pre] * len(names) + codes[post])
         belongs = np.array([f"{names[at // len(names)]}_to_{names[at % len(names)]}" for at in labels], str)[pairs]
-    tables = []
-    for name, rows in _rows_by_name(belongs, layout["populations"]):
+    tables, rows_of = [], _rows_by_name(belongs, layout["populations"])
+    if "contact" in columns and _follows_order(dataset, [rows for _, rows in rows_of]):
+        del columns["contact"]
+    for name, rows in rows_of:
         described = dict(layout["populations"].get(name, {}))
         if not layout["populations"]:
             described["types"] = {"columns": ["edge_type_id"], "rows": [["0"]]}
@@ -127,6 +136,14 @@ def _edge_tables(dataset: xr.Dataset, layout: Mapping, population: np.ndarray, n
             described[end] = joined[0]
         tables.append(_table("edge", name, fixed, columns, rows, described))
     return tables
+
+
+def _follows_order(dataset: xr.Dataset, rows: list[np.ndarray]) -> bool:
+    """Whether reading the edges, population by population, numbers their contacts as they are."""
+    written = np.concatenate([np.zeros(0, int), *rows])
+    columns = [dataset[name].values[written] for name in ("pre", "post", "kind") if name in dataset]
+    contact = dataset["contact"].values[written]
+    return bool(contact.any()) and np.array_equal(contact, number_contacts(*columns))
 
 
 def _table(

@@ -5,12 +5,11 @@ the file, those of the HDF5 groups before those of the type tables; what an edge
 A name that means something else here, or is an edge's and a neuron's, gets the prefix `edge_` or `node_`; `nsyns` is
 called `synapse_count`. Derived are, per neuron, `population`, `cell_type` (from `cell_type`, `pop_name`, `model_name`
 or `mtype`, the first that says something) and `sign` (from `ei` or `synapse_class`), and per edge `edge_population`
-and, where several edges join the same two neurons, `contact`. What writing back needs (file names, type tables, groups,
-number formats) is kept as JSON in `attrs["sonata"]`.
+and, where several edges join the same two neurons and the file does not number them, `contact`. What writing back needs
+(file names, type tables, groups, number formats) is kept as JSON in `attrs["sonata"]`.
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,14 @@ import xarray as xr
 
 from connectinfer._typing import FilePath
 from connectinfer.data.hdf5_text import check_text_storage
+from connectinfer.data.replacement import written_beside
 from connectinfer.data.sonata.assembly import assemble, nodes_with_edges
-from connectinfer.data.sonata.config import Circuit, TableFiles, read_circuit_config
+from connectinfer.data.sonata.config import CONFIG, Circuit, TableFiles, read_circuit_config
 from connectinfer.data.sonata.disassembly import disassemble
 from connectinfer.data.sonata.hdf5 import child_dataset, child_group, names
 from connectinfer.data.sonata.tables import Population, read_populations
 from connectinfer.data.sonata.writing import Table, write_tables, write_types
 
-CONFIG = "circuit_config.json"
 type Files = FilePath | tuple[FilePath, FilePath | None]
 
 
@@ -82,8 +81,8 @@ def to_sonata(dataset: xr.Dataset, folder: FilePath) -> Path:
     """Writes a connectome as a SONATA network; returns the path of its `circuit_config.json`, which opens it.
 
     What was read from SONATA comes back in the same files, groups and number formats, with the present values; contacts
-    are not written, since the order of edges gives them. In other connectomes neurons whose ids are not of the form
-    "population:number" are numbered within their `population` ("neurons" where there is none) and keep their id as
+    are written only where the order of edges does not give them. In other connectomes neurons whose ids are not of the
+    form "population:number" are numbered within their `population` ("neurons" where there is none) and keep their id as
     `neuron_id`; types are made from `cell_type` and `sign`, and `synapse_count` is called `nsyns`.
 
     Raises:
@@ -93,23 +92,24 @@ def to_sonata(dataset: xr.Dataset, folder: FilePath) -> Path:
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} exists and is not empty. Choose another folder.")
-    nodes, edges = disassemble(dataset)
-    # Written beside and moved, so that what fails half-way leaves nothing under the name.
-    part = target.with_name(target.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        (part / "network").mkdir(parents=True)
-        networks = {"nodes": _written("node", nodes, part), "edges": _written("edge", edges, part)}
-        manifest = {"$BASE_DIR": ".", "$NETWORK_DIR": "$BASE_DIR/network"}
-        described = json.dumps({"manifest": manifest, "networks": networks}, indent=2)
-        (part / CONFIG).write_text(described + "\n", encoding="utf-8")
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    if target.exists():
-        target.rmdir()
-    part.replace(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with written_beside(target) as part:
+        write_sonata(dataset, part)
     return target / CONFIG
+
+
+def write_sonata(dataset: xr.Dataset, folder: Path) -> None:
+    """Writes a network as `to_sonata` does into a new folder, which stays half-written if writing fails.
+
+    Raises:
+        FileExistsError, ValueError: as `to_sonata`.
+    """
+    nodes, edges = disassemble(dataset)
+    (folder / "network").mkdir(parents=True)
+    networks = {"nodes": _written("node", nodes, folder), "edges": _written("edge", edges, folder)}
+    manifest = {"$BASE_DIR": ".", "$NETWORK_DIR": "$BASE_DIR/network"}
+    described = json.dumps({"manifest": manifest, "networks": networks}, indent=2)
+    (folder / CONFIG).write_text(described + "\n", encoding="utf-8")
 
 
 def _written(kind: str, tables: list[Table], folder: Path) -> list[dict[str, str]]:
