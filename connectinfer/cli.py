@@ -150,11 +150,12 @@ def fit(
     """Fit a model to a recording, write the result and judge it.
 
     Ctrl-C ends the sampling; what there is by then is written and judged. With --checkpoint nothing is lost however the
-    fit ends, and the same command goes on.
+    fit ends, and the same command goes on; it replaces the output of the interrupted fit.
     """
-    with clear_errors(debug), terminations_interrupt():
+    kept = [] if checkpoint is None else [f"and the same command goes on from what is in {checkpoint}"]
+    with clear_errors(debug, *kept), terminations_interrupt():
         say(f"fit of {model} to {file}, seed {seed}")
-        _check_output(output, force)
+        _check_output(output, force or (checkpoint is not None and _is_interrupted(output)))
         fields = _pairs("--field", field or [])
         values = _literals(_pairs("--value", value or []))
         options = _literals(_pairs("--option", [*(option or []), *([] if rank is None else [f"rank={rank}"])]))
@@ -334,6 +335,19 @@ def _check_output(output: Path, force: bool) -> None:
     if output.suffix != ".nc":
         raise ValueError(f"The output is a netCDF file; its name must end in .nc, got {str(output)!r}.")
     _check_place(output, force)
+
+
+def _is_interrupted(output: Path) -> bool:
+    """Whether a fit wrote it that did not come to its end."""
+    if not output.is_file():
+        return False
+    import xarray as xr
+
+    try:
+        with xr.open_datatree(output, engine="h5netcdf") as written:
+            return written.attrs.get("status") == "interrupted"
+    except (OSError, ValueError):
+        return False
 
 
 def _check_place(output: Path, force: bool) -> None:

@@ -27,17 +27,17 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def clear_errors(debug: bool) -> Iterator[None]:
+def clear_errors(debug: bool, kept: str = "nothing else was kept") -> Iterator[None]:
     """Errors that connectinfer words for its users become one message and exit code 1; defects keep their traceback.
 
-    Warnings become one line, without the place in the code.
+    Warnings become one line, without the place in the code; an interruption another, which ends with what is `kept`.
     """
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: say(f"Warning: {message}")
             yield
     except KeyboardInterrupt:
-        say("interrupted; files reported as written are complete, nothing else was kept")
+        say(f"interrupted; files reported as written are complete, {kept}")
         raise typer.Exit(130) from None
     except (ValueError, TypeError, OSError, ImportError) as error:
         if debug or not _is_for_users(error):

@@ -231,6 +231,20 @@ def test_an_interruption_before_any_draw_writes_nothing(run, engine, recording_f
     assert result.exit_code == 130
     assert "nothing else was kept" in result.stderr
     assert not list(tmp_path.glob("fit.nc*"))
+    result = run("fit", recording_file, "--model", model_file, "--checkpoint", "kept")
+    assert "and the same command goes on from what is in kept" in " ".join(result.stderr.split())
+
+
+def test_the_same_command_goes_on_after_an_interruption(run, engine, recording_file, model_file):
+    command = ("fit", recording_file, "--model", model_file, "--checkpoint", "kept")
+    engine.status = "interrupted"
+    assert run(*command).exit_code == 0
+    engine.status = "finished"
+    assert run(*command).exit_code == 0
+    assert engine.calls[1]["options"]["checkpoint"] == Path("kept")
+    # The output of a finished fit is not replaced, nor that of a fit whose draws are kept nowhere else.
+    assert run(*command).exit_code == 1
+    assert run(*command[:-2]).exit_code == 1
 
 
 def test_an_existing_result_is_overwritten_only_with_force(run, engine, recording_file, model_file, tmp_path):

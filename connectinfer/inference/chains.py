@@ -13,6 +13,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from connectinfer.inference.draw_store import open_draws
 from connectinfer.inference.start import Coordinates
 from connectinfer.optimisation.checkpoint import (
+    PROGRAM,
     STATE_FILE,
     checkpoint_folder,
     load_checkpoint,
@@ -134,38 +135,58 @@ def run_chains(
     like = _shapes(key, lambda: begin(coordinates, schedule.rounds))
     lowered = trace_timed(step, like, arrays, name="NUTS", show=show_progress)
     kept = jax.eval_shape(sampler.draws, like.transform, lowered.out_info[1], arrays)
-    work = {"program": program_fingerprint(lowered)} | dict(keeping.work)
+    work = {PROGRAM: program_fingerprint(lowered)} | dict(keeping.work)
     folder = None if keeping.folder is None else checkpoint_folder(keeping.folder)
     if folder is not None and (folder / STATE_FILE).exists():
         run = load_checkpoint(folder / STATE_FILE, like, work)
+        stored = max(int(run.done) - schedule.first_stored, 0)
     else:
-        run = begin(coordinates, schedule.rounds)
-    store = open_draws(folder, kept, keeping.dims, schedule.total - schedule.first_stored)
-    draws, taken, status = jax.jit(sampler.draws), schedule.taken(run), "finished"
-    # Nothing is left to do when a finished run is asked for again.
-    compiled = compile_timed(lowered, "NUTS", show_progress) if int(run.done) < schedule.total else step
-    with progress_bar("NUTS", schedule.total + schedule.rounds * schedule.settling, show_progress) as advance:
-        advance(taken, "")
-        try:
-            while (done := int(run.done)) < schedule.total:
-                kernel, chunk = jax.block_until_ready(compiled(run, arrays))
-                following = _after(run, kernel, chunk, schedule)
-                if done < 0 == int(following.done):
-                    following = settle(following)
-                values = draws(run.transform, chunk, arrays) if done >= schedule.first_stored else {}
-                with interruption_deferred():
-                    store.append(done - schedule.first_stored, {name: np.asarray(x) for name, x in values.items()})
-                    if folder is not None:
-                        save_checkpoint(folder / STATE_FILE, following, work)
-                    run = following
-                advance(CHUNK, f"{schedule.phase(done)}, {chunk.stats['n_steps'].mean():.0f} leapfrog steps a draw")
-        except KeyboardInterrupt:
-            status = "interrupted"
-            if int(run.done) <= schedule.warmup:
-                raise KeyboardInterrupt(_nothing_to_keep(max(int(run.done), 0), schedule.warmup, folder)) from None
+        run, stored = begin(coordinates, schedule.rounds), None
+    store = open_draws(folder, kept, keeping.dims, schedule.total - schedule.first_stored, stored)
+    draws, taken = jax.jit(sampler.draws), schedule.taken(run)
+
+    def keep(run: _Run, chunk: Any, following: _Run) -> None:
+        at = int(run.done) - schedule.first_stored
+        if at >= 0:
+            store.append(at, {n: np.asarray(x) for n, x in draws(run.transform, chunk, arrays).items()})
+        if folder is not None:
+            save_checkpoint(folder / STATE_FILE, following, work)
+
+    run, status = _drive(run, lowered, arrays, schedule, settle, keep, show_progress)
+    if status == "interrupted" and int(run.done) <= schedule.warmup:
+        raise KeyboardInterrupt(_nothing_to_keep(max(int(run.done), 0), schedule.warmup, folder))
     start = schedule.warmup - schedule.first_stored
     n_draws = min(int(run.done) - schedule.warmup, schedule.draws)
     return Chains(store.read(start, start + n_draws), status, taken)
+
+
+def _drive(
+    run: _Run,
+    lowered: jax.stages.Lowered,
+    arrays: PyTree,
+    schedule: Schedule,
+    settle: Callable[[_Run], _Run],
+    keep: Callable[[_Run, Any, _Run], None],
+    show_progress: bool,
+) -> tuple[_Run, str]:
+    """The run at its end, or where it was interrupted."""
+    try:
+        # Nothing is left to do when a finished run is asked for again.
+        step = compile_timed(lowered, "NUTS", show_progress) if int(run.done) < schedule.total else None
+        with progress_bar("NUTS", schedule.total + schedule.rounds * schedule.settling, show_progress) as advance:
+            advance(schedule.taken(run), "")
+            while step is not None and (done := int(run.done)) < schedule.total:
+                kernel, chunk = jax.block_until_ready(step(run, arrays))
+                following = _after(run, kernel, chunk, schedule)
+                if done < 0 == int(following.done):
+                    following = settle(following)
+                with interruption_deferred():
+                    keep(run, chunk, following)
+                    run = following
+                advance(CHUNK, f"{schedule.phase(done)}, {chunk.stats['n_steps'].mean():.0f} leapfrog steps a draw")
+    except KeyboardInterrupt:
+        return run, "interrupted"
+    return run, "finished"
 
 
 def _fresh(kernel: PyTree, coordinates: Coordinates, schedule: Schedule, rounds: int) -> _Run:

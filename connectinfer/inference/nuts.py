@@ -111,6 +111,7 @@ def sample_nuts(
         "start": fingerprint(dict(initial or {})),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "options": repr(options),
+        "chains": f"{chains} {chain_method}",
     }
     keeping = Keeping(None if checkpoint is None else Path(checkpoint), _store_dims(sites, labels), work)
     schedule = Schedule.of(warmup, draws, coordinates)

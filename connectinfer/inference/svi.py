@@ -85,7 +85,7 @@ def fit_svi(
         steps=steps,
         name="SVI",
         checkpoint=None if checkpoint is None else checkpoint_folder(checkpoint) / STATE_FILE,
-        settings=work,
+        work=work,
         show_progress=show_progress,
     )
     if optimum.status == "interrupted" and not len(optimum.losses):
@@ -123,7 +123,7 @@ def _check_options(steps: int, learning_rate: float, particles: int, draws: int)
 
 def adam_with_warmup(learning_rate: float, steps: int) -> optax.GradientTransformation:
     """Adam with gradient clipping; the rate rises over the first tenth of `steps` and falls to zero as a cosine."""
-    schedule = optax.warmup_cosine_decay_schedule(learning_rate / 10, learning_rate, max(steps // 10, 1), steps)
+    schedule = optax.warmup_cosine_decay_schedule(learning_rate / 10, learning_rate, max(steps // 10, 1), max(steps, 2))
     return optax.chain(optax.clip_by_global_norm(1e4), optax.adam(schedule))
 
 

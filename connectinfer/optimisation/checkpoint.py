@@ -1,6 +1,7 @@
 """State files of interrupted work: plain arrays and JSON in one NPZ, written atomically, never pickled."""
 
 import hashlib
+import io
 import json
 import os
 import zipfile
@@ -14,6 +15,9 @@ from jaxtyping import PyTree
 
 STATE_FILE = "state.npz"
 """Name of the state file in the folder of a resumable run."""
+
+PROGRAM = "program"
+"""Name under which a description of work holds its `program_fingerprint`."""
 
 
 def checkpoint_folder(path: str | Path) -> Path:
@@ -67,17 +71,25 @@ def load_checkpoint(path: str | Path, like: PyTree, description: dict[str, Any])
     `like` holds arrays, or shapes and types of arrays; of keys it needs the keys themselves.
 
     Raises:
-        ValueError: the file is missing, damaged or no checkpoint, or belongs to other work (its description or shapes
-            differ from what is asked for).
+        ValueError: the file is damaged or no checkpoint, or belongs to other work (its description or shapes differ
+            from what is asked for).
+        OSError: the file is missing or cannot be read.
     """
     path = Path(path)
     arrays, found = _read(path)
     wanted = json.loads(json.dumps(description))
     if found != wanted:
         different = {k: (found.get(k), wanted.get(k)) for k in found | wanted if found.get(k) != wanted.get(k)}
+        if len(different) > 1:
+            # What a user set speaks for itself, and makes another program.
+            different.pop(PROGRAM, None)
+        said = (
+            "the same words compile to another program (the model's file, JAX or the device changed)"
+            if set(different) == {PROGRAM}
+            else f"(stored, asked): {different}"
+        )
         raise ValueError(
-            f"The checkpoint {str(path)!r} belongs to other work; (stored, asked): {different}. "
-            "Give the same settings, or another checkpoint file."
+            f"The checkpoint {str(path)!r} belongs to other work; {said}. Give the same settings, or another folder."
         )
     paths, structure = jax.tree_util.tree_flatten_with_path(like)
     return jax.tree_util.tree_unflatten(structure, [_restore(path, arrays, keys, leaf) for keys, leaf in paths])
@@ -111,10 +123,12 @@ def _plain(leaf: Any) -> np.ndarray:
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    # A disk that does not answer says nothing about the file.
+    content = io.BytesIO(path.read_bytes())
     try:
-        with zipfile.ZipFile(path):
+        with zipfile.ZipFile(content):
             pass  # NumPy would take a file that is no archive for a single array.
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(content, allow_pickle=False) as archive:
             arrays = dict(archive)
         description = json.loads(str(arrays.pop("__description__", "{}")))
     # RuntimeError: a flipped bit can make a member look encrypted, or compressed by an unknown method.

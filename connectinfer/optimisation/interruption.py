@@ -47,7 +47,7 @@ def interruption_held(doing: str) -> Iterator[None]:
 
 @contextmanager
 def interruption_deferred() -> Iterator[None]:
-    """An interruption within the block raises KeyboardInterrupt at its end: the block is done wholly or not at all."""
+    """An interruption within the block arrives at its end: the block is done wholly or not at all."""
     caught: list[int] = []
     restore = _handled_by(lambda number, _frame: caught.append(number))
     try:
@@ -55,7 +55,7 @@ def interruption_deferred() -> Iterator[None]:
     finally:
         restore()
     if caught:
-        raise KeyboardInterrupt
+        signal.raise_signal(caught[0])
 
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:
@@ -66,9 +66,12 @@ def _handled_by(handler: Handler) -> Callable[[], None]:
     """Hands interruptions to `handler`; the function that is returned gives them back to who had them before."""
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
-    before = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
-    if signal.getsignal(signal.SIGTERM) is _interrupt:
-        before[signal.SIGTERM] = _interrupt
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What the program ignores, as a shell makes its background jobs do, it goes on ignoring.
+    if before[signal.SIGINT] in (signal.SIG_IGN, None):
+        del before[signal.SIGINT]
+    if before[signal.SIGTERM] is not _interrupt:
+        del before[signal.SIGTERM]
     for number in before:
         signal.signal(number, handler)
 

@@ -1,6 +1,7 @@
 """The training loop: one compiled, chunked scan that reports progress, keeps the best state and can be resumed."""
 
 from collections.abc import Callable, Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
 from connectinfer.optimisation.checkpoint import (
+    PROGRAM,
     fingerprint,
     load_checkpoint,
     program_fingerprint,
@@ -29,11 +31,12 @@ class Minimum(NamedTuple):
     `parameters` are those at the end of the chunk of steps with the lowest mean loss (or validation loss), `best_loss`;
     those at the start, with a `best_loss` of infinity, if no chunk was completed. `status` is `"finished"`,
     `"interrupted"` (Ctrl-C) or `"diverged"` (a loss or parameter that is not finite; `parameters` are from before
-    that).
+    that). `scores` are what decides between chunks: their mean, or validation, losses.
     """
 
     parameters: PyTree
     losses: Float[np.ndarray, " step"]
+    scores: Float[np.ndarray, " chunk"]
     best_loss: float
     status: str
 
@@ -44,6 +47,7 @@ class _State(NamedTuple):
     best_parameters: PyTree
     best_loss: Array
     losses: Array
+    scores: Array
     step: Array
     diverged: Array
 
@@ -59,7 +63,7 @@ def minimise(
     chunk: int = 100,
     name: str = "optimisation",
     checkpoint: str | Path | None = None,
-    settings: Mapping[str, Any] | None = None,
+    work: Mapping[str, Any] | None = None,
     validation: Callable[[PyTree, PyTree], Scalar] | None = None,
     show_progress: bool = True,
 ) -> Minimum:
@@ -68,13 +72,13 @@ def minimise(
     `loss(parameters, key, data)` is a scalar; the inexact-array leaves of `parameters` are trained, the array leaves
     of `data` are passed to the compiled step rather than baked into it. Steps run `chunk` at a time inside one
     compiled scan, and step k always uses the key `fold_in(key, k)`: a run that was interrupted and resumed from
-    `checkpoint` takes the same steps, bit for bit, as one that was not. `settings` (what JSON can hold) describe the
-    work in words, for the message about a checkpoint of other work. `validation(parameters, data)`, evaluated once a
+    `checkpoint` takes the same steps, bit for bit, as one that was not. `work` (what JSON can hold) describes it in
+    words, for the message about a checkpoint of other work. `validation(parameters, data)`, evaluated once a
     chunk, decides in place of the chunk's mean loss which parameters are best.
 
     Raises:
         ValueError: `steps` or `chunk` below 1, or a checkpoint that belongs to other work (other steps, key, data,
-            `settings`, or another program, which the loss and the optimizer compile to).
+            start, `work`, or another program, which the loss and the optimizer compile to).
         OSError: the checkpoint cannot be written.
     """
     if steps < 1 or chunk < 1:
@@ -82,7 +86,7 @@ def minimise(
     chunk = min(chunk, steps)
     trained, fixed = eqx.partition(parameters, eqx.is_inexact_array)
     dynamic_data, static_data = eqx.partition(data, eqx.is_array)
-    state = _first_state(trained, optimizer, steps)
+    state = _first_state(trained, optimizer, steps, chunk)
 
     def total(trained, key, dynamic_data):
         return loss(eqx.combine(trained, fixed), key, eqx.combine(dynamic_data, static_data))
@@ -93,23 +97,26 @@ def minimise(
 
     run_chunk = _chunk_runner(total, optimizer, steps, chunk, None if validation is None else validated)
     lowered = trace_timed(run_chunk, state, key, dynamic_data, name=name, show=show_progress)
-    work: dict[str, Any] = {}
+    save = lambda _state: None  # noqa: E731
     if checkpoint is not None:
-        key_data = np.asarray(jax.random.key_data(key)).tolist()
-        work = {
+        description = {
             "steps": steps,
             "chunk": chunk,
-            "key": key_data,
+            "key": np.asarray(jax.random.key_data(key)).tolist(),
             "data": fingerprint(dynamic_data),
-            "program": program_fingerprint(lowered),
-        } | dict(settings or {})
+            "start": fingerprint(trained),
+            PROGRAM: program_fingerprint(lowered),
+        } | dict(work or {})
+        save = lambda state: save_checkpoint(checkpoint, state, description)  # noqa: E731
         if Path(checkpoint).exists():
-            state = load_checkpoint(checkpoint, state, work)
+            state = load_checkpoint(checkpoint, state, description)
     if int(state.step) < steps:
         run_chunk = compile_timed(lowered, name, show_progress)
-    state, status = _drive(run_chunk, state, key, dynamic_data, steps, name, checkpoint, work, show_progress)
+    with progress_bar(name, steps, show_progress) as advance:
+        state, status = _drive(lambda state: run_chunk(state, key, dynamic_data), state, steps, save, advance)
     losses = np.asarray(state.losses)[: int(state.step)]
-    return Minimum(eqx.combine(state.best_parameters, fixed), losses, float(state.best_loss), status)
+    scores = np.asarray(state.scores)[: ceil(len(losses) / chunk)]
+    return Minimum(eqx.combine(state.best_parameters, fixed), losses, scores, float(state.best_loss), status)
 
 
 def minimised(
@@ -125,18 +132,19 @@ def minimised(
     """The `parameters` that `minimise` finds, all of them trained, as a pure function: to be vmapped over many data
     sets, without progress, checkpoints or interruptions."""
     run_chunk = _chunk_runner(loss, optimizer, steps, chunk)
-    state = _first_state(parameters, optimizer, steps)
-    state = jax.lax.fori_loop(0, -(-steps // chunk), lambda _, state: run_chunk(state, key, data), state)
+    state = _first_state(parameters, optimizer, steps, chunk)
+    state = jax.lax.fori_loop(0, ceil(steps / chunk), lambda _, state: run_chunk(state, key, data), state)
     return state.best_parameters
 
 
-def _first_state(parameters: PyTree, optimizer: optax.GradientTransformation, steps: int) -> _State:
+def _first_state(parameters: PyTree, optimizer: optax.GradientTransformation, steps: int, chunk: int) -> _State:
     return _State(
         parameters=parameters,
         optimizer=optimizer.init(parameters),
         best_parameters=parameters,
         best_loss=jnp.array(jnp.inf),
         losses=jnp.full((steps,), jnp.nan),
+        scores=jnp.full((ceil(steps / chunk),), jnp.nan),
         step=jnp.array(0),
         diverged=jnp.array(False),
     )
@@ -177,6 +185,7 @@ def _chunk_runner(
             best_parameters=jax.tree.map(keep, parameters, state.best_parameters),
             best_loss=keep(score, state.best_loss),
             losses=state.losses.at[indices].set(values.astype(state.losses.dtype), mode="drop"),
+            scores=state.scores.at[state.step // chunk].set(score.astype(state.scores.dtype)),
             step=jnp.minimum(state.step + chunk, steps),
             diverged=~finite,
         )
@@ -185,29 +194,24 @@ def _chunk_runner(
 
 
 def _drive(
-    run_chunk: Callable,
+    run_chunk: Callable[[_State], _State],
     state: _State,
-    key: PRNGKeyArray,
-    data: PyTree,
     steps: int,
-    name: str,
-    checkpoint: str | Path | None,
-    settings: dict[str, Any],
-    show_progress: bool,
+    save: Callable[[_State], None],
+    advance: Callable[[int, str], None],
 ) -> tuple[_State, str]:
-    with progress_bar(name, steps, show_progress) as advance:
-        advance(int(state.step), "")
-        try:
-            while (done := int(state.step)) < steps:
-                following = jax.block_until_ready(run_chunk(state, key, data))
-                with interruption_deferred():
-                    state = following
-                    if checkpoint is not None and not state.diverged:
-                        save_checkpoint(checkpoint, state, settings)
-                recent = np.asarray(state.losses)[done : int(state.step)]
-                advance(int(state.step) - done, f"loss {recent.mean():.6g}")
-                if state.diverged:
-                    return state, "diverged"
-        except KeyboardInterrupt:
-            return state, "interrupted"
+    advance(int(state.step), "")
+    try:
+        while (done := int(state.step)) < steps:
+            following = jax.block_until_ready(run_chunk(state))
+            with interruption_deferred():
+                state = following
+                if not state.diverged:
+                    save(state)
+            recent = np.asarray(state.losses)[done : int(state.step)]
+            advance(int(state.step) - done, f"loss {recent.mean():.6g}")
+            if state.diverged:
+                return state, "diverged"
+    except KeyboardInterrupt:
+        return state, "interrupted"
     return state, "finished"

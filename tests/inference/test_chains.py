@@ -1,5 +1,6 @@
 """Runs that are stopped, killed and gone on with."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,10 +121,10 @@ def test_more_draws_of_a_finished_run_continue_it_and_fewer_are_cut_from_it(whol
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"warmup": 45}, r"'program': \('\w+', '\w+'\)"),
-        ({"initial": START}, "'start'"),
-        ({"target_accept_prob": 0.9}, "'options'"),
-        ({"chains": 3}, "'program'"),
+        ({"warmup": 45}, r"{'options': .*'num_warmup': 35.*'num_warmup': 45"),
+        ({"initial": START}, "{'start'"),
+        ({"target_accept_prob": 0.9}, "{'options'"),
+        ({"chains": 3}, r"{'chains': \('2 vectorized', '3 vectorized'\)}"),
     ],
 )
 def test_a_checkpoint_of_other_work_is_refused(change, message, tmp_path):
@@ -132,11 +133,46 @@ def test_a_checkpoint_of_other_work_is_refused(change, message, tmp_path):
         run(checkpoint=tmp_path / "run", **change)
 
 
-def test_a_store_with_missing_draws_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        # A stretch of draws that nothing would tell from false or NaN, an array, all of them.
+        ("sample_stats/diverging/c/0/1", "1 of 5 pieces of sample_stats/diverging in .*draws.zarr' are missing"),
+        ("posterior/beta/c/0/3/0", "1 of 5 pieces of posterior/beta in"),
+        ("posterior/beta", "5 of 5 pieces of posterior/beta in"),
+        ("", "5 of 5 pieces of posterior/beta in"),
+    ],
+)
+def test_missing_draws_are_found_before_the_run_goes_on(lost, message, monkeypatch, tmp_path):
     run(checkpoint=tmp_path / "run")
-    (tmp_path / "run" / "draws.zarr" / "sample_stats" / "n_steps" / "c" / "0" / "1").unlink()
-    with pytest.raises(ValueError, match=r"10 draws in .*draws.zarr' are missing. Delete the folder"):
+    place = tmp_path / "run" / "draws.zarr" / lost
+    place.unlink() if place.is_file() else shutil.rmtree(place)
+    monkeypatch.setattr(chains, "compile_timed", crash)
+    with pytest.raises(ValueError, match=f"{message}.* Delete the whole folder"):
+        run(checkpoint=tmp_path / "run", draws=70)
+
+
+def test_a_damaged_store_is_refused(tmp_path):
+    run(checkpoint=tmp_path / "run")
+    (tmp_path / "run" / "draws.zarr" / "posterior" / "beta" / "zarr.json").write_text("{")
+    with pytest.raises(ValueError, match=r"The draws in .*draws.zarr' are damaged .* Delete the whole folder"):
         run(checkpoint=tmp_path / "run")
+
+
+def test_draws_without_a_state_are_those_of_another_run(tmp_path):
+    run(checkpoint=tmp_path / "run", chains=3)
+    (tmp_path / "run" / "state.npz").unlink()
+    assert run(checkpoint=tmp_path / "run")["posterior"].sizes["chain"] == 2
+
+
+def test_an_interruption_while_compiling_returns_what_an_earlier_run_drew(monkeypatch, tmp_path):
+    drawn = run(checkpoint=tmp_path / "run", draws=25)
+    monkeypatch.setattr(chains, "compile_timed", lambda *_: interrupt())
+    again = run(checkpoint=tmp_path / "run", draws=45)
+    assert again.attrs["status"] == "interrupted"
+    # Stored steps come in tens: 60 have been taken, 35 to warm up.
+    expected = drawn["posterior"].to_dataset()
+    xr.testing.assert_identical(again["posterior"].to_dataset().isel(draw=slice(25)), expected)
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):

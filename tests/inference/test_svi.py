@@ -145,6 +145,9 @@ def test_a_checkpoint_of_another_fit_of_the_same_data_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"'rate': \([0-9.]+, 0.5\)"):
         fit_svi(jax.random.key(3), linear_model, INPUTS, **options | {"learning_rate": 0.5})
 
+    with pytest.raises(ValueError, match=r"{'start': "):
+        fit_svi(jax.random.key(3), linear_model, INPUTS, **options, initial={"beta": np.array([5.0, 5.0])})
+
     def another_model(design, response):
         return linear_model(design, response + 1)
 

@@ -128,14 +128,27 @@ def write_array(path):
         pytest.param(lambda path: path.write_bytes(b""), id="empty"),
         pytest.param(lambda path: path.write_text("steps: 10\n"), id="text"),
         pytest.param(write_array, id="one-array"),
-        pytest.param(lambda path: path.mkdir(), id="folder"),
-        pytest.param(lambda path: path.unlink(missing_ok=True), id="missing"),
     ],
 )
 def test_what_is_no_checkpoint_is_refused(path, write):
     write(path)
     with pytest.raises(ValueError, match=r"state\.npz' is not a readable checkpoint"):
         load_checkpoint(path, example_state(), SETTINGS)
+
+
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"state\.npz"):
+        load_checkpoint(tmp_path / "state.npz", example_state(), {})
+    with pytest.raises(IsADirectoryError):
+        load_checkpoint(tmp_path, example_state(), {})
+
+
+def test_other_work_of_the_same_description_is_said_to_be_another_program(tmp_path):
+    save_checkpoint(tmp_path / "state.npz", example_state(), {"steps": 3, "program": "a"})
+    with pytest.raises(ValueError, match="the same words compile to another program"):
+        load_checkpoint(tmp_path / "state.npz", example_state(), {"steps": 3, "program": "b"})
+    with pytest.raises(ValueError, match=r"\(stored, asked\): {'steps': \(3, 4\)}\. Give"):
+        load_checkpoint(tmp_path / "state.npz", example_state(), {"steps": 4, "program": "b"})
 
 
 def test_a_truncated_file_is_refused(saved):

@@ -44,6 +44,22 @@ def test_a_deferred_interruption_comes_after_the_block(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_deferred_interruption_reaches_whoever_handles_it():
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: heard.append(number))
+    try:
+        with interruption_deferred():
+            signal.raise_signal(signal.SIGINT)
+            assert not heard
+        assert heard == [signal.SIGINT]
+        # What a shell makes background jobs ignore.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with interruption_deferred():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def no_handler():
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
