@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -112,11 +113,13 @@ def fitted_session(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python", "code-cell")], ids=name_of)
-def test_the_snippets_of_a_page_run(page, fitted_session, monkeypatch):
+def test_the_snippets_of_a_page_run(page, fitted_session, tmp_path, monkeypatch):
     if page.name == "README.md":
         assert (fitted_session / "fit.nc").is_file()
         return
-    run_page(page, fitted_session, monkeypatch)
+    # Of its own: what one page writes, another must not read.
+    folder = shutil.copytree(fitted_session, tmp_path / "session")
+    run_page(page, folder, monkeypatch)
 
 
 def command_lines() -> list[str]:

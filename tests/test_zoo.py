@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 
 import jax
 import numpy as np
@@ -19,14 +20,19 @@ NAMES = [card.name for card in list_models()]
 TINY = {"nuts": {"warmup": 25, "draws": 25, "chains": 2, "max_tree_depth": 3}, "svi": {"steps": 50, "draws": 20}}
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def zoo_case(request):
+@cache
+def case_of(name):
     """A model with a data set that it drew itself, as arrays."""
-    module = load_model(request.param)
+    module = load_model(name)
     data = module.example(jax.random.key(0))
     inputs, coords = module.inputs(data, rank=2)
     bound, arrays = bind(module.model, inputs)
     return module, data, inputs, coords, bound, arrays
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def zoo_case(request):
+    return case_of(request.param)
 
 
 def test_zoo_is_not_empty():
@@ -108,9 +114,12 @@ def test_start_values_are_finite_and_better_than_the_prior_median(zoo_case):
     assert started < blind
 
 
-@pytest.fixture(scope="module")
-def tiny_fit(zoo_case):
-    module, data, *_ = zoo_case
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(c.name, marks=pytest.mark.slow if c.engine == "nuts" else ()) for c in list_models()],
+)
+def tiny_fit(request):
+    module, data, *_ = case_of(request.param)
     return module, fit(module, data, rank=2, show_progress=False, **TINY[module.CARD["engine"]])
 
 

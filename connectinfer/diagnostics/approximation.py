@@ -11,9 +11,11 @@ from connectinfer.diagnostics.verdict import FAIL, NOT_CERTIFIED, PASS, Verdict
 # With fewer, the tail that k-hat is fitted to has fewer than 20 draws.
 _LEAST_WEIGHTS = 100
 _LEAST_STEPS = 200
+_LEAST_CHUNKS = 4
 _LARGEST_SHIFT = 0.35
 _FAILING_SHIFT = 0.6
 _LEAST_UNLIKE = 0.001
+_MOST_FAILED = 0.1
 # That of a normal guide whose sd is 1.28 of the posterior's, or 1 / 1.28 of it.
 _LARGEST_DISTANCE = 0.3
 # 90 % intervals that are too narrow by this factor hold the truth 81 % of the time.
@@ -33,6 +35,8 @@ def _convergence(result: xr.DataTree) -> list[Verdict]:
     if "optimisation" not in result.children:
         return []
     loss = np.asarray(result["optimisation"]["loss"], float)
+    if "validation" in result["optimisation"]:
+        return [_learned(np.asarray(result["optimisation"]["validation"], float), result)]
     concern = "convergence"
     asked = f"at most {_LARGEST_SHIFT} posterior sd; above {_FAILING_SHIFT} it fails"
     if len(loss) < _LEAST_STEPS:
@@ -61,16 +65,42 @@ def _convergence(result: xr.DataTree) -> list[Verdict]:
     return [Verdict(concern, FAIL, shift, asked, said)]
 
 
+def _learned(validation: Float[np.ndarray, " chunk"], result: xr.DataTree) -> Verdict:
+    """The same for a flow, by what held-out simulations say of the state that is kept: the best so far, at the end of
+    the run and halfway."""
+    best = np.minimum.accumulate(validation)
+    asked = f"at most {_LARGEST_SHIFT} posterior sd; above {_FAILING_SHIFT} it fails"
+    if len(best) < _LEAST_CHUNKS:
+        said = "Too few steps for a verdict. Take more `steps`."
+        return Verdict("convergence", NOT_CERTIFIED, float(len(best)), f"at least {_LEAST_CHUNKS} validations", said)
+    fall = best[len(best) // 2 - 1] - best[-1]
+    shift = float(np.sqrt(2 * fall / result["optimisation"].attrs["latent_values"]))
+    if shift <= _LARGEST_SHIFT:
+        kept = int(np.argmin(validation)) + 1
+        said = (
+            "In the second half of the run the flow learned little that held for simulations it had not seen."
+            if kept > len(best) // 2
+            else f"Simulations that it had not seen say that the flow was best after {kept} of {len(best)} chunks of "
+            "steps, and then learned others by heart; the best is kept. More `simulations` help, more `steps` do not."
+        )
+        return Verdict("convergence", PASS, shift, asked, said)
+    # A loss that is not finite gives no shift, and fails.
+    verdict = NOT_CERTIFIED if shift <= _FAILING_SHIFT else FAIL
+    return Verdict("convergence", verdict, shift, asked, "The flow was still learning when it stopped. More `steps`.")
+
+
 def _importance(result: xr.DataTree) -> list[Verdict]:
     weights = result["sample_stats"].to_dataset()["log_weight"].values.ravel().astype(float)
-    n_bad = int((~np.isfinite(weights)).sum())
+    n_bad = int((np.isnan(weights) | np.isposinf(weights)).sum())
     if n_bad:
-        said = f"{n_bad} of {weights.size} draws have no finite density under the model. Lower `learning_rate`."
-        return [Verdict("k-hat of the guide", FAIL, float(n_bad), "finite weights", said)]
-    if weights.size < _LEAST_WEIGHTS:
-        said = "Too few draws for a verdict. Ask for more `draws`."
+        said = f"{n_bad} of {weights.size} draws have no density under the model. Lower `learning_rate`."
+        return [Verdict("k-hat of the guide", FAIL, float(n_bad), "none without a density", said)]
+    # Draws that the model rules out have a weight of zero, which is finite.
+    n_possible = int(np.isfinite(weights).sum())
+    if n_possible < _LEAST_WEIGHTS:
+        said = f"Too few draws for a verdict ({weights.size}, {n_possible} of them possible). Ask for more `draws`."
         asked = f"at least {_LEAST_WEIGHTS} draws"
-        return [Verdict("k-hat of the guide", NOT_CERTIFIED, float(weights.size), asked, said)]
+        return [Verdict("k-hat of the guide", NOT_CERTIFIED, float(n_possible), asked, said)]
     k, threshold = k_hat(weights), largest_k_hat(weights.size)
     concern, asked = "k-hat of the guide", f"at most {threshold:.2f}"
     paths = str(result.attrs.get("path_sites", ""))
@@ -197,7 +227,11 @@ def _simulations(result: xr.DataTree) -> list[Verdict]:
             "all. Compare simulated data with yours.",
         )
     ]
-    if n_failed:
-        said = "Simulations failed and were left out: the posterior is that given that a simulation succeeds."
-        found.append(Verdict("failed simulations", NOT_CERTIFIED, float(n_failed), "none", said))
-    return found
+    share_failed, asked = n_failed / int(result.attrs["simulations"]), f"at most {_MOST_FAILED:.0%} of simulations"
+    said = (
+        "Parameters whose simulations fail cannot have given finite data: leaving them out changes no posterior."
+        if share_failed <= _MOST_FAILED
+        else "Many simulations failed: close to parameters that fail, the flow has learned from few. Narrow the priors."
+    )
+    verdict = PASS if share_failed <= _MOST_FAILED else NOT_CERTIFIED
+    return [*found, Verdict("failed simulations", verdict, share_failed, asked, said)]

@@ -1,8 +1,11 @@
 """Simulation-based calibration: is the posterior of an engine what the model says it is?
 
 Parameters drawn from the prior, data simulated from them, and the posterior given these data: the rank of the true
-value among the posterior's draws is uniform, whatever the model, if the engine is right. Every engine here is the core
-of the one that fits (`connectinfer.inference.replicates`), vmapped over data sets.
+value among the posterior's draws is uniform, whatever the model, if the engine is right. The engines here are the cores
+of those that fit (`connectinfer.inference.replicates`), vmapped over data sets: guide, loss and descent of `svi`, flow
+and training of `flow_posterior`. `nuts` is NumPyro's NUTS with a dense mass matrix, in one chain and in the model's own
+coordinates; `sample_nuts` runs several chains in coordinates that the Laplace approximation whitens. What is judged is
+that the model and this kernel fit together, not the whitening.
 
 Source: Talts et al., arXiv:1804.06788 (ranks); Säilynoja, Bürkner & Vehtari, Statistics and Computing 32, 32 (2022)
 (simultaneous bands of the empirical distribution); Modrák et al., Bayesian Analysis 20, 461 (2025) (the log likelihood
@@ -32,6 +35,8 @@ from connectinfer.inference.flow_posterior import train_flow_posterior
 from connectinfer.inference.preflight import FAILED_SOLVES
 from connectinfer.inference.replicates import (
     Posterior,
+    Replicates,
+    check_draws,
     fit_replicates,
     flow_posterior,
     nuts_posterior,
@@ -41,6 +46,7 @@ from connectinfer.inference.replicates import (
 from connectinfer.inference.result import LATENT_AXES
 from connectinfer.inference.start import central_start, constrain
 from connectinfer.inference.trace import Site, Sites, bind, describe_sites, evaluate
+from connectinfer.optimisation.interruption import terminations_interrupt
 from connectinfer.zoo import load_model
 
 ENGINES: dict[str, tuple[Callable[..., Any], ...]] = {
@@ -56,8 +62,11 @@ _NO_OPTIONS = {"key", "model", "inputs", "bound", "sites", "trained", "show_prog
 _MOST_ENTRIES = 6
 _JOINT_LEVEL = 0.99
 _BAND_SIMULATIONS = 20_000
+# Bands of fewer ranks hold even those of posteriors that are far too narrow.
+_LEAST_DATA_SETS = 100
 
 
+@terminations_interrupt()
 def calibrate(
     model: str | Path | ModuleType,
     data: Any,
@@ -81,51 +90,48 @@ def calibrate(
     The group `prior_sbc` holds the share of posterior draws below the truth, between 0 and 1, with dims `chain` (one)
     and `draw` (the data set), for up to six values of every site and for the log likelihood; `arviz.plot_ecdf_pit`
     draws it and `judge_calibration` judges it. Fits with draws that are not finite are NaN there, and counted in the
-    attribute `failed_fits`.
+    attribute `failed_fits`. Ctrl-C returns the data sets whose fits were finished, which are as good as any others of
+    their number, with status "interrupted".
 
     Raises:
-        ValueError: an unknown model, engine or option, or a model whose data are not one of its inputs.
+        ValueError: an unknown model, engine or option, an option or size out of range, or a model whose data are not
+            one of its inputs.
+        KeyboardInterrupt: interrupted before the first batch of fits was finished.
     """
     started = time.time()
+    if min(data_sets, batch) < 1:
+        raise ValueError(f"`data_sets` and `batch` must be at least 1; got {data_sets} and {batch}.")
     module = load_model(model)
-    name = engine or module.CARD["engine"]
-    if name not in ENGINES:
-        raise ValueError(f"Unknown engine {name!r}.{nearest(name, ENGINES)} Engines: {', '.join(ENGINES)}.")
-    taken = set[str]().union(*map(option_names, ENGINES[name])) - _NO_OPTIONS
-    for_inputs, for_engine = split_options(module, name, taken, options)
+    name, for_inputs, for_engine = _chosen_engine(module, engine, options)
     recording = as_recording(data)
     inputs, _ = module.inputs(recording, **for_inputs)
     bound, arrays = bind(module.model, inputs)
     sites = describe_sites(bound, arrays)
     key_data, key_start, key_fit, key_train = jax.random.split(jax.random.key(seed), 4)
+    posterior = _posterior(key_train, name, module.model, inputs, for_engine, show_progress)
     # A flow is trained in one set of coordinates.
     prepare = dict if name == "flow_posterior" else partial(_prepared, module, recording, for_inputs)
     replicates = simulate_replicates(key_data, bound, arrays, data_sets, prepare)
-    # Draws that have nothing to do with the data: what is known before them.
-    apart = simulate_replicates(key_start, bound, arrays, data_sets).truth
-    starts = apart
-    if hasattr(module, "initial"):
-        centre = constrain(bound, arrays, central_start(bound, arrays, apart, {}))
-        starts = _starts(module, inputs, replicates.arrays, centre)
-    if name == "nuts":
-        posterior = nuts_posterior(bound, **for_engine)
-    elif name == "svi":
-        posterior = svi_posterior(bound, sites, **for_engine)
-    else:
-        posterior = _trained(key_train, module.model, inputs, for_engine, show_progress)
+    starts = _starts(key_start, module, inputs, replicates)
     summary = _summary(bound, sites, module.DIMS)
     draws, stats = fit_replicates(
-        key_fit, posterior, summary, arrays, replicates, starts, batch=batch, show_progress=show_progress
+        key_fit,
+        posterior,
+        summary,
+        arrays,
+        replicates,
+        starts,
+        batch=min(batch, data_sets),
+        show_progress=show_progress,
     )
-    of_case = lambda case, arrays: summary({**arrays, **case[0]}, case[1])  # noqa: E731
-    truth = jax.jit(lambda cases, arrays: jax.lax.map(lambda case: of_case(case, arrays), cases))
-    below = _shares_below(draws, truth((replicates.data, replicates.truth), arrays), np.random.default_rng(seed))
+    below = _shares_below(draws, _truth(summary, arrays, replicates), np.random.default_rng(seed))
     tree = xr.DataTree.from_dict({"prior_sbc": _pit_dataset(below)})
-    failed = np.any([np.isnan(x).any(-1) for x in below.values()], axis=0)
+    n_fitted, failed = len(below["log_likelihood"]), np.any([np.isnan(x).any(-1) for x in below.values()], axis=0)
     tree.attrs = {
         "model": Path(module.__file__ or module.__name__).stem,
         "engine": name,
         "seed": seed,
+        "status": "finished" if n_fitted == data_sets else "interrupted",
         "failed_fits": int(failed.sum()),
         "wall_time": time.time() - started,
     } | {f"share_{n}": float(x.mean()) for n, x in stats.items() if x.dtype == bool}
@@ -136,22 +142,15 @@ def judge_calibration(calibration: xr.DataTree) -> Diagnosis:
     """One verdict per site on what `calibrate` found.
 
     All empirical distributions lie inside their bands in 99 of 100 calibrations of an exact engine: the level of each
-    is raised with their number.
+    is raised with their number. Ranks of fewer than 100 data sets can fail but not pass: their bands are so wide that
+    they prove nothing.
     """
     pit = calibration["prior_sbc"].to_dataset().isel(chain=0)
     n_all = sum(int(np.prod(x.shape[1:])) for x in pit.data_vars.values())
-    failed = int(calibration.attrs["failed_fits"])
-    found = [_fits(failed, pit.sizes["draw"])]
+    found = [_fits(int(calibration.attrs["failed_fits"]), pit.sizes["draw"], calibration.attrs.get("status"))]
     for name, values in pit.data_vars.items():
         columns = values.values.reshape(pit.sizes["draw"], -1)
-        columns = columns[np.isfinite(columns).all(1)]
-        lower, upper = ecdf_band(len(columns), 1 - (1 - _JOINT_LEVEL) / n_all)
-        excess = [_excess(column, lower, upper) for column in columns.T]
-        worst = int(np.argmax(excess))
-        good = excess[worst] <= 0
-        said = "Ranks are uniform." if good else _shape(columns[:, worst])
-        threshold = f"0: inside the band ({_JOINT_LEVEL:.0%} for all {n_all} values)"
-        found.append(Verdict(f"calibration of {name}", PASS if good else FAIL, excess[worst], threshold, said))
+        found.append(_uniformity(f"calibration of {name}", columns[np.isfinite(columns).all(1)], n_all))
     return Diagnosis(tuple(found))
 
 
@@ -180,6 +179,38 @@ def ecdf_band(n: int, level: float) -> tuple[Float[np.ndarray, " point"], Float[
     return binom.ppf(tail, n, points) / n, binom.ppf(1 - tail, n, points) / n
 
 
+def _chosen_engine(
+    module: ModuleType, engine: str | None, options: Mapping[str, Any]
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The name of the engine, and the options of the model's `inputs` and of the engine."""
+    name = engine or module.CARD["engine"]
+    if name not in ENGINES:
+        raise ValueError(f"Unknown engine {name!r}.{nearest(name, ENGINES)} Engines: {', '.join(ENGINES)}.")
+    taken = set[str]().union(*map(option_names, ENGINES[name])) - _NO_OPTIONS
+    return name, *split_options(module, name, taken, options)
+
+
+def _posterior(
+    key: PRNGKeyArray,
+    engine: str,
+    model: Callable,
+    inputs: Mapping[str, Any],
+    options: Mapping[str, Any],
+    show_progress: bool,
+) -> Posterior:
+    bound, arrays = bind(model, inputs)
+    if engine == "nuts":
+        return nuts_posterior(bound, **options)
+    if engine == "svi":
+        return svi_posterior(bound, describe_sites(bound, arrays), **options)
+    draws = {name: value for name, value in options.items() if name in option_names(flow_posterior)}
+    training = {name: value for name, value in options.items() if name not in draws}
+    # Before the training, which takes minutes.
+    check_draws(draws.get("draws", 1))
+    trained = train_flow_posterior(key, model, inputs, show_progress=show_progress, **training)
+    return flow_posterior(trained, **draws)
+
+
 def _prepared(
     module: ModuleType, recording: xr.Dataset, options: Mapping[str, Any], held: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
@@ -194,20 +225,30 @@ def _prepared(
     return held | {name: np.asarray(inputs[name]) for name in gauge}
 
 
-def _trained(
-    key: PRNGKeyArray, model: Callable, inputs: Mapping[str, Any], options: Mapping[str, Any], show_progress: bool
-) -> Posterior:
-    draws = {name: value for name, value in options.items() if name in option_names(flow_posterior)}
-    training = {name: value for name, value in options.items() if name not in draws}
-    trained = train_flow_posterior(key, model, inputs, show_progress=show_progress, **training)
-    return flow_posterior(trained, **draws)
-
-
-def _starts(module: ModuleType, inputs: Mapping[str, Any], data: Mapping[str, Array], centre: Sites) -> Sites:
-    """The model's start values for every data set, the prior's centre for sites that it does not name."""
-    n = len(next(iter(data.values())))
-    each = [{**centre, **module.initial(**{**inputs, **{name: x[i] for name, x in data.items()}})} for i in range(n)]
+def _starts(key: PRNGKeyArray, module: ModuleType, inputs: Mapping[str, Any], replicates: Replicates) -> Sites:
+    """Draws from the prior for every data set or, where the model has start values, these; the prior's centre for sites
+    that it does not name."""
+    bound, arrays = bind(module.model, inputs)
+    n = len(next(iter(replicates.arrays.values())))
+    # Draws that have nothing to do with the data: what is known before them.
+    apart = simulate_replicates(key, bound, arrays, n).truth
+    if not hasattr(module, "initial"):
+        return apart
+    centre = constrain(bound, arrays, central_start(bound, arrays, apart, {}))
+    own = [{**inputs, **{name: x[i] for name, x in replicates.arrays.items()}} for i in range(n)]
+    each = [{**centre, **module.initial(**case)} for case in own]
     return {name: jnp.stack([jnp.asarray(start[name], float) for start in each]) for name in centre}
+
+
+def _truth(
+    summary: Callable[[Mapping[str, Any], Sites], dict[str, Array]], arrays: Mapping[str, Any], replicates: Replicates
+) -> dict[str, Array]:
+    """`summary` of the sites that every data set was drawn from, `(data_set, value)`."""
+
+    def of_all(cases: tuple[Mapping[str, Any], Sites], arrays: Mapping[str, Any]) -> dict[str, Array]:
+        return jax.lax.map(lambda case: summary({**arrays, **case[0]}, case[1]), cases)
+
+    return jax.jit(of_all)((replicates.data, replicates.truth), dict(arrays))
 
 
 def _summary(
@@ -254,13 +295,14 @@ def _evenly(values: Array) -> Array:
 def _shares_below(
     draws: Mapping[str, np.ndarray], truth: Mapping[str, Any], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Where the truth falls among the draws `(simulation, draw, value)`: uniform if it is one more of them.
+    """Where the truth falls among the draws `(data_set, draw, value)`: uniform if it is one more of them.
 
     A share of ranks, spread evenly within each, so that few draws make no steps. NaN where a draw is not finite.
     """
     shares = {}
     for name, drawn in draws.items():
-        true = np.asarray(truth[name])[:, None]
+        # Interrupted, fits are those of the first data sets.
+        true = np.asarray(truth[name])[: len(drawn), None]
         below, ties = (drawn < true).sum(1), (drawn == true).sum(1)
         rank = below + rng.integers(0, ties + 1)
         share = (rank + rng.uniform(size=rank.shape)) / (drawn.shape[1] + 1)
@@ -275,15 +317,35 @@ def _pit_dataset(shares: Mapping[str, np.ndarray]) -> xr.Dataset:
     return dataset.assign_coords({str(name): np.arange(size) for name, size in dataset.sizes.items()})
 
 
-def _fits(failed: int, data_sets: int) -> Verdict:
+def _fits(failed: int, data_sets: int, status: str | None) -> Verdict:
     threshold = "none that failed"
+    ended = " The run was interrupted there." if status == "interrupted" else ""
     if not failed:
-        return Verdict("fits", PASS, 0.0, threshold, f"All {data_sets} fits gave finite draws.")
+        return Verdict("fits", PASS, 0.0, threshold, f"All {data_sets} fits gave finite draws.{ended}")
+    if data_sets - failed < 2:
+        few = "No fit" if failed == data_sets else f"Only one of {data_sets} fits"
+        said = f"{few} gave finite draws: there are no ranks to judge. Narrow the priors."
+        return Verdict("fits", FAIL, float(failed), threshold, said + ended)
     said = (
         f"{failed} of {data_sets} fits gave draws that are not finite and are left out of the ranks: what is said "
         "here holds for the other data sets. Narrow the priors."
     )
-    return Verdict("fits", NOT_CERTIFIED, float(failed), threshold, said)
+    return Verdict("fits", NOT_CERTIFIED, float(failed), threshold, said + ended)
+
+
+def _uniformity(concern: str, columns: np.ndarray, n_all: int) -> Verdict:
+    """What the ranks `(data_set, value)`, some of `n_all` values, say of a site."""
+    n, asked = len(columns), f"at least {_LEAST_DATA_SETS} data sets"
+    too_few = Verdict(concern, NOT_CERTIFIED, float(n), asked, "Too few data sets to tell; use 500.")
+    if n < 2:
+        return too_few
+    lower, upper = ecdf_band(n, 1 - (1 - _JOINT_LEVEL) / n_all)
+    excess = [_excess(column, lower, upper) for column in columns.T]
+    worst = int(np.argmax(excess))
+    threshold = f"0: inside the band ({_JOINT_LEVEL:.0%} for all {n_all} values)"
+    if excess[worst] > 0:
+        return Verdict(concern, FAIL, excess[worst], threshold, _shape(columns[:, worst]))
+    return too_few if n < _LEAST_DATA_SETS else Verdict(concern, PASS, excess[worst], threshold, "Ranks are uniform.")
 
 
 def _excess(column: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:

@@ -40,8 +40,9 @@ def leave_out(
     trials is seen through the other units, and the loadings of the hidden ones in the other trials (co-smoothing).
     A unit hidden in all trials could not be predicted: nothing else says how it reads out the path. Every trial, or
     unit, is hidden in one fold; which ones follows from `seed` and the size of the recording, so that models can be
-    compared pair by pair (`connectinfer.compare`). Units that are silent in what a fold has left are left out of it.
-    `options` are those of `connectinfer.fit`.
+    compared pair by pair (`connectinfer.compare`). With more folds than trials, groups of trials serve several folds,
+    each with other units. Units that are silent in what a fold has left are left out of it. `options` are those of
+    `connectinfer.fit`; in a folder `checkpoint`, every fold keeps its state in a folder of its own (`fold_0`, ...).
 
     Returns, with dim `trial` or `unit`: `gain`, how much better the hidden entries were predicted than by the units'
     means over what was seen; `scale`, by which it is divided; `score`, their ratio (bits per spike for counts,
@@ -50,7 +51,8 @@ def leave_out(
     "interrupted"; entries of others are NaN, and their fold -1.
 
     Raises:
-        ValueError: `by` or `folds` is not possible, or a fit or a hidden part is refused.
+        ValueError: `by` or `folds` is not possible, or a fit or a hidden part is refused; folds that were finished
+            before are kept by `checkpoint` only.
         KeyboardInterrupt: interrupted before the first fold was finished.
     """
     recording = as_recording(data)
@@ -62,9 +64,13 @@ def leave_out(
             try:
                 # Models refuse units that are silent in what is left; these are not predicted either.
                 training = drop_silent_units(split.training)
-                result = fit(model, training, seed=seed, show_progress=False, **options)
+                result = fit(model, training, seed=seed, show_progress=False, **_options_of(number, options))
             except KeyboardInterrupt:
                 break
+            except ValueError as error:
+                if not fitted:
+                    raise
+                raise ValueError(f"Fold {number} of {folds} (counted from 0) was refused: {error}") from error
             # What an engine returns when interrupted is a worse fit than those of the other folds.
             if result.attrs["status"] == "interrupted":
                 break
@@ -88,6 +94,13 @@ def ratio_score(gain: Float[np.ndarray, " item"], scale: Float[np.ndarray, " ite
     return float(score), float(np.sqrt(number) * spread / total)
 
 
+def _options_of(fold: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    if options.get("checkpoint") is None:
+        return dict(options)
+    # The state of one fold is that of other work to the next.
+    return {**options, "checkpoint": Path(options["checkpoint"]) / f"fold_{fold}"}
+
+
 class _Split(NamedTuple):
     """The recording with a part hidden, True at what is hidden, and the positions along `by` that are scored."""
 
@@ -99,16 +112,23 @@ class _Split(NamedTuple):
 def _splits(recording: xr.Dataset, by: str, folds: int, seed: int) -> list[_Split]:
     if by not in _FOLDED:
         raise ValueError(f"`by` must be one of {_FOLDED}; got {by!r}.")
-    most = min(recording.sizes[dim] for dim in _FOLDED[: _FOLDED.index(by) + 1])
+    n_trials, n_units = (recording.sizes[dim] for dim in _FOLDED)
+    most = recording.sizes[by]
+    if min(n_trials, most) < 2:
+        raise ValueError(
+            f"What is hidden of one trial or unit is predicted from others, but the recording has {n_trials} trials "
+            f"and {n_units} units. Record more."
+        )
     if not 2 <= folds <= most:
         raise ValueError(
-            f"`folds` must lie between 2 and {most}, since every fold hides a {by} and at least one trial; got {folds}."
+            f"`folds` must lie between 2 and {most}, since every fold hides at least one {by}; got {folds}."
         )
     rng = np.random.default_rng(seed)
-    trials, units = (np.array_split(rng.permutation(recording.sizes[dim]), folds) for dim in _FOLDED)
+    trials = np.array_split(rng.permutation(n_trials), min(folds, n_trials))
     if by == "trial":
         return [_without_trials(recording, chosen) for chosen in trials]
-    return [_without_units(recording, *chosen) for chosen in zip(trials, units, strict=True)]
+    units = np.array_split(rng.permutation(n_units), folds)
+    return [_without_units(recording, trials[i % len(trials)], chosen) for i, chosen in enumerate(units)]
 
 
 def _without_trials(recording: xr.Dataset, chosen: np.ndarray) -> _Split:

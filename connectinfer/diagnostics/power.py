@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +17,16 @@ from connectinfer.diagnostics.invariants import invariants
 from connectinfer.dynamics.low_rank import LowRankRNN
 from connectinfer.dynamics.observation import sample_gaussian, sample_poisson, tied_readout
 from connectinfer.dynamics.simulate import simulate, simulate_bins
-from connectinfer.inference.fit import fit
+from connectinfer.inference.fit import fit, option_names
+from connectinfer.optimisation.interruption import terminations_interrupt
 from connectinfer.optimisation.progress import progress_bar
+from connectinfer.zoo import list_models, load_model
 
 _QUANTILES = (0.05, 0.5, 0.95)
 _MOST_TRIES = 20
 
 
+@terminations_interrupt()
 def power(
     result: xr.DataTree,
     data: xr.Dataset,
@@ -31,15 +36,17 @@ def power(
     replicates: int = 5,
     quantity: Callable[[xr.DataTree], xr.DataArray] | None = None,
     seed: int = 0,
-    show_progress: bool = True,
     **options: Any,
 ) -> xr.Dataset:
     """How well a quantity would be known from recordings of other sizes, if the fit of a low-rank model were the truth.
 
     For every number of `trials` and of `units`, `replicates` times: a posterior draw becomes the truth, a recording of
-    that size is simulated from it (`simulate_fitted`), and the model is fitted to it with the options of `result`,
-    changed by `options`. `quantity` takes a tree with a group `posterior` to draws `(chain, draw, item)`; by default
-    the real parts of the eigenvalues of the overlap, which decide how fast activity decays or grows.
+    that size is simulated from it (`simulate_fitted`), and the model is fitted to it as `result` was: with its engine
+    and options, changed by `options`, which are those of `connectinfer.fit` (`model`, `engine` and `show_progress`
+    included). Under another engine, only the model's options are taken over. In a folder `checkpoint`, every refit
+    keeps its state in a folder of its own. `quantity` takes a tree with a group `posterior` to draws
+    `(chain, draw, item)`; by default the real parts of the eigenvalues of the overlap, which decide how fast activity
+    decays or grows.
 
     Returns, with dims `n_trials`, `n_units`, `replicate` and that of the items: `width` of the 90 % interval, `error`
     of the median, and `covered`, whether the interval holds the truth. The mean of `covered` says whether the widths
@@ -47,33 +54,30 @@ def power(
     the attribute `status` is "interrupted".
 
     Raises:
-        ValueError: a result that is not of a low-rank model, or an impossible size.
+        ValueError: a result that is not of a low-rank model, an impossible size, a model or option that the result
+            keeps by name only, or a refit that is refused; those that were finished before are kept by `checkpoint`
+            only.
+        KeyboardInterrupt: interrupted before the first refit was finished.
     """
     if min([*trials, *units, replicates]) < 1:
         raise ValueError(f"Trials, units and replicates must be at least 1; got {trials}, {units} and {replicates}.")
-    chosen = quantity or _eigenvalues
-    settings = json.loads(result.attrs.get("options", "{}")) | options
-    designs = [(t, u, r) for t in trials for u in units for r in range(replicates)]
+    settings = _settings(result, options)
+    designs = [_Design(t, u, r) for t in trials for u in units for r in range(replicates)]
     keys = jax.random.split(jax.random.key(seed), len(designs))
-    found: dict[tuple[int, int, int], xr.Dataset] = {}
-    status = "finished"
-    with progress_bar("refits", len(designs), show_progress) as advance:
-        try:
-            for design, key in zip(designs, keys, strict=True):
-                key_draw, key_simulate = jax.random.split(key)
-                truth = _one_draw(key_draw, result)
-                simulated = simulate_fitted(key_simulate, truth, data, n_trials=design[0], n_units=design[1])
-                again = fit(result.attrs["model"], simulated, seed=seed, show_progress=False, **settings)
-                found[design] = _scored(chosen(again), chosen(truth))
-                advance(1, f"{design[0]} trials, {design[1]} units")
-        except KeyboardInterrupt:
-            status = "interrupted"
-            if not found:
-                raise KeyboardInterrupt("Interrupted before the first refit: nothing to keep.") from None
-    index = [xr.DataArray(np.array(values), dims="design") for values in zip(*found, strict=True)]
-    names = ("n_trials", "n_units", "replicate")
-    stacked = xr.concat(list(found.values()), "design").assign_coords(dict(zip(names, index, strict=True)))
-    return stacked.set_index(design=names).unstack("design").assign_attrs(status=status, model=result.attrs["model"])
+    found: dict[_Design, xr.Dataset] = {}
+    show_progress = settings.pop("show_progress", True)
+    with progress_bar("refits", len(designs), show_progress) as advance, suppress(KeyboardInterrupt):
+        for design, key in zip(designs, keys, strict=True):
+            try:
+                found[design] = _refit(key, design, result, data, quantity or _eigenvalues, settings | {"seed": seed})
+            except ValueError as error:
+                raise ValueError(f"With {design}: {error}") from error
+            advance(1, str(design))
+    if not found:
+        raise KeyboardInterrupt("Interrupted before the first refit was finished: nothing to keep.")
+    status = "finished" if len(found) == len(designs) else "interrupted"
+    wanted = {"n_trials": list(trials), "n_units": list(units), "replicate": range(replicates)}
+    return _by_design(found).reindex(wanted).assign_attrs(status=status, model=result.attrs["model"])
 
 
 def simulate_fitted(
@@ -112,6 +116,65 @@ def simulate_fitted(
     raise ValueError(
         f"In {_MOST_TRIES} tries, some of {n_units} units stayed silent in {n_trials} trials. Ask for more trials."
     )
+
+
+class _Design(NamedTuple):
+    """The size of a recording that is simulated, and which one of its kind it is."""
+
+    n_trials: int
+    n_units: int
+    replicate: int
+
+    def __str__(self) -> str:
+        return f"{self.n_trials} trials, {self.n_units} units"
+
+
+def _settings(result: xr.DataTree, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What `fit` was given for `result`, changed by `options`."""
+    model, engine = str(result.attrs["model"]), result.attrs.get("engine")
+    if "model" not in options and model not in {card.name for card in list_models()}:
+        raise ValueError(
+            f"The result keeps the name {model!r} of its model, which is not in the zoo, and not its file. Give the "
+            f"file, too: `model='{model}.py'`."
+        )
+    stored = json.loads(result.attrs.get("options", "{}"))
+    if options.get("engine", engine) != engine:
+        stored = {n: x for n, x in stored.items() if n in option_names(load_model(options.get("model", model)).inputs)}
+    for name in result.attrs.get("options_by_name", "").split(","):
+        if name in stored and name not in options:
+            raise ValueError(
+                f"The result keeps the option {name!r} of its fit only as the text {stored[name]!r}, because it was a "
+                f"function or an array. Give it again: `{name}=...`."
+            )
+    return {"model": model, "engine": engine, **stored, **options}
+
+
+def _refit(
+    key: PRNGKeyArray,
+    design: _Design,
+    result: xr.DataTree,
+    data: xr.Dataset,
+    quantity: Callable[[xr.DataTree], xr.DataArray],
+    settings: Mapping[str, Any],
+) -> xr.Dataset:
+    key_draw, key_simulate = jax.random.split(key)
+    truth = _one_draw(key_draw, result)
+    simulated = simulate_fitted(key_simulate, truth, data, n_trials=design.n_trials, n_units=design.n_units)
+    own = dict(settings)
+    if own.get("checkpoint") is not None:
+        # The state of one refit is that of other work to the next.
+        own["checkpoint"] = Path(own["checkpoint"]) / "{}_trials_{}_units_{}".format(*design)
+    again = fit(data=simulated, show_progress=False, **own)
+    # What an engine returns when interrupted is a worse fit than the others.
+    if again.attrs["status"] == "interrupted":
+        raise KeyboardInterrupt
+    return _scored(quantity(again), quantity(truth))
+
+
+def _by_design(found: Mapping[_Design, xr.Dataset]) -> xr.Dataset:
+    index = [xr.DataArray(np.array(values), dims="design") for values in zip(*found, strict=True)]
+    stacked = xr.concat(list(found.values()), "design").assign_coords(dict(zip(_Design._fields, index, strict=True)))
+    return stacked.set_index(design=_Design._fields).unstack("design")
 
 
 def _new_means(key: PRNGKeyArray, posterior: xr.Dataset, constants: Mapping[Any, Any], chosen: xr.Dataset) -> jax.Array:

@@ -3,6 +3,8 @@
 Source: Kallioinen et al., Statistics and Computing 34, 57 (2024), by ArviZ.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 
@@ -16,32 +18,55 @@ _MOST_VALUES = 6
 # With fewer, the tail that k-hat is fitted to has fewer than 20 draws.
 _LEAST_DRAWS = 100
 _GROUPS = ("prior", "likelihood")
+# Axes of data along which a network has parameters rather than repetitions.
+_OF_NEURONS = {"unit", "neuron", "post", "pre"}
 
 
-def prior_sensitivity(result: xr.DataTree) -> Diagnosis:
+def prior_sensitivity(result: xr.DataTree, *, priors: Sequence[str] | None = None) -> Diagnosis:
     """One verdict per site of the posterior: how much it follows the priors, and how much the data.
 
-    All priors, and then the likelihood, are raised to powers near one, and the draws reweighted accordingly; the value
-    is the larger sensitivity to the priors of up to six evenly chosen values of the site. Priors of latent paths are
-    part of the dynamics and are not scaled, and paths are not judged. Nothing fails: where the priors matter, the
-    verdict is "not certified" and says whether they are in conflict with the data or speak where the data are silent.
-    Results of svi are judged only where their importance weights are stable.
+    The `priors`, and then the likelihood, are raised to powers near one, and the draws reweighted accordingly; the
+    value is the larger sensitivity to the priors of up to six evenly chosen values of the site. Nothing fails: where
+    the priors matter, the verdict is "not certified" and says whether they are in conflict with the data or speak where
+    the data are silent. Results of svi are judged only where their importance weights are stable.
+
+    By default the priors of all sites are scaled but those with an axis of the data that counts repetitions (trials,
+    time bins, subjects; not neurons). Their priors say how such values vary about parameters that have priors of their
+    own: what scaling them does depends on how the model writes them (centred or not). Latent paths are not judged.
 
     Raises:
-        ValueError: the result lacks one of the groups posterior, log_prior and log_likelihood, or a prior to scale.
+        ValueError: the result lacks one of the groups posterior, log_prior and log_likelihood, `priors` names a site
+            without a prior, or there is no prior to scale.
     """
     needed = ("posterior", "log_prior", "log_likelihood")
     if missing := [name for name in needed if name not in result.children]:
         raise ValueError(f"Sensitivity to the prior needs the groups {', '.join(needed)}; missing: {missing}.")
-    paths = path_sites(result)
-    scaled = [str(name) for name in result["log_prior"].data_vars if name not in paths]
+    scaled = _top_level(result) if priors is None else list(priors)
+    known = [str(name) for name in result["log_prior"].data_vars]
+    if unknown := [name for name in scaled if name not in known]:
+        raise ValueError(f"`priors` must be sites with a prior ({', '.join(known)}); got {unknown}.")
     if not scaled:
-        raise ValueError("The group log_prior holds no site but latent paths, so there is no prior to scale.")
+        raise ValueError(
+            f"There is no prior to scale: all of {', '.join(known) or 'no site'} have an axis of repetitions in the "
+            "data. Name those that are meant: `priors=[...]`."
+        )
     judged = _few_values(result["posterior"].to_dataset())
     if obstacle := _obstacle(result, scaled):
         return Diagnosis((obstacle,))
     found = {group: _sensitivity(result, judged, group, scaled) for group in _GROUPS}
     return Diagnosis(tuple(_of_site(str(name), *(found[group][name].values for group in _GROUPS)) for name in judged))
+
+
+def _top_level(result: xr.DataTree) -> list[str]:
+    """Sampled sites without an axis of repetitions; those that the result does not show are not known to have one."""
+    repeated = {"time", "trial"}
+    if "observed_data" in result.children:
+        repeated |= {str(dim) for x in result["observed_data"].data_vars.values() for dim in x.dims} - _OF_NEURONS
+    posterior, paths = result["posterior"].to_dataset(), path_sites(result)
+    dims = {
+        str(name): set(posterior[name].dims) if name in posterior else set() for name in result["log_prior"].data_vars
+    }
+    return [name for name, own in dims.items() if name not in paths and not own & repeated]
 
 
 def _few_values(posterior: xr.Dataset) -> xr.Dataset:

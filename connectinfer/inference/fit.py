@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import xarray as xr
 
 from connectinfer.data.objects import as_recording
@@ -65,10 +66,24 @@ def fit(
 
 def _origin(recording: xr.Dataset, options: Mapping[str, Any]) -> dict[str, str]:
     """What was fitted and how, as attributes of the result; what does not change the numbers is left out."""
-    given = {name: value for name, value in options.items() if name not in ("checkpoint", "show_progress")}
+    given = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in options.items()
+        if name not in ("checkpoint", "show_progress")
+    }
     known = {name: str(recording.attrs[name]) for name in ("source", "read", "left_out") if name in recording.attrs}
-    shown = json.dumps(given, default=lambda value: getattr(value, "__name__", str(value)))
-    return {"options": shown, "observed_kind": observed_kind(recording)} | known
+    named = {name: getattr(value, "__name__", str(value)) for name, value in given.items() if not _is_plain(value)}
+    shown = {"options": json.dumps(given | named), "options_by_name": ",".join(named)}
+    return shown | {"observed_kind": observed_kind(recording)} | known
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON keeps the value itself: of functions and arrays only the name or the text is kept."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def split_options(

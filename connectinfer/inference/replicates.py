@@ -1,6 +1,7 @@
 """Posteriors of many simulated data sets at once: whole fits as pure functions, vmapped in batches."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +13,18 @@ from numpyro.infer.util import unconstrain_fn
 
 from connectinfer.inference.amortised import FlowPosterior
 from connectinfer.inference.guides import build_guide, guide_constructor, guide_parameters
+from connectinfer.inference.simulations import check_unweighted
 from connectinfer.inference.start import constrain, potential
 from connectinfer.inference.svi import adam_with_warmup, draw_from_guide, negative_elbo
-from connectinfer.inference.trace import Site, Sites, draw_joint, map_draws, observed_values
+from connectinfer.inference.trace import (
+    Site,
+    Sites,
+    check_proper,
+    describe_sites,
+    draw_joint,
+    map_draws,
+    observed_values,
+)
 from connectinfer.optimisation.loop import minimised
 from connectinfer.optimisation.progress import compile_timed, progress_bar, trace_timed
 
@@ -46,22 +56,27 @@ def simulate_replicates(
     """`n` data sets drawn from a model's prior, in place of the inputs that hold its data.
 
     `prepare` makes the array inputs of one data set from those that hold its data, and may refuse it by a ValueError:
-    then another is drawn. Calibration stays valid, because only the data decide.
+    then another is drawn. Calibration stays valid, because only the data decide. Parameters that the model rejects, or
+    whose data have no density, are drawn again, too: no posterior holds them.
 
     Raises:
-        ValueError: the data of an observed site are not among the inputs, or fewer than one data set in 20 is usable.
+        ValueError: the data of an observed site are not among the inputs, fewer than one data set in 20 is usable, or
+            the model has improper priors or weights its parameters by factors, of which simulations know nothing.
     """
+    check_proper(describe_sites(bound, arrays))
     holders = _data_inputs(bound, arrays)
     kept: list[tuple[Sites, dict[str, np.ndarray], Mapping[str, Any]]] = []
+    refusal: object = "its simulation failed"
     for batch in jax.random.split(key, _MOST_TRIES):
-        truth, data = map_draws(
+        drawn = map_draws(
             lambda k, _, arrays: draw_joint(k, bound, arrays, {}), jax.random.split(batch, n), {}, dict(arrays)
         )
-        held = {holders[site]: np.asarray(x, arrays[holders[site]].dtype) for site, x in data.items()}
-        for i in range(n):
-            own, drawn = jax.tree.map(lambda x, i=i: np.asarray(x[i]), (truth, held))
+        check_unweighted(drawn.log_factor)
+        held = {holders[site]: np.asarray(x, arrays[holders[site]].dtype) for site, x in drawn.data.items()}
+        for i in np.flatnonzero(drawn.sound):
+            own, data = jax.tree.map(lambda x, i=i: np.asarray(x[i]), (drawn.latent, held))
             try:
-                kept.append((own, drawn, prepare(drawn)))
+                kept.append((own, data, prepare(data)))
             except ValueError as error:
                 refusal = error
         if len(kept) >= n:
@@ -82,7 +97,18 @@ def nuts_posterior(
     max_tree_depth: int = 8,
     target_accept_prob: float = 0.8,
 ) -> Posterior:
-    """One chain of NumPyro's NUTS with a dense mass matrix; every `thinning`-th draw is kept."""
+    """One chain of NumPyro's NUTS with a dense mass matrix; every `thinning`-th draw is kept.
+
+    Unlike `sample_nuts`, which whitens its coordinates and runs several chains, it moves in the model's own.
+
+    Raises:
+        ValueError: `warmup` below 0, `thinning` below 1, or fewer `draws` than `thinning`, of which none would be kept.
+    """
+    if warmup < 0 or thinning < 1 or draws < thinning:
+        raise ValueError(
+            "`warmup` must be at least 0, `thinning` at least 1 and `draws` at least as many as `thinning`; got "
+            f"warmup={warmup}, thinning={thinning} and draws={draws}."
+        )
 
     def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], start: Sites) -> tuple[Sites, dict[str, Array]]:
         free = unconstrain_fn(bound, (arrays,), {}, start)
@@ -119,7 +145,17 @@ def svi_posterior(
     particles: int = 1,
     draws: int = 100,
 ) -> Posterior:
-    """Draws from a guide that was fitted as `fit_svi` does it."""
+    """Draws from a guide that was fitted as `fit_svi` does it.
+
+    Raises:
+        ValueError: an option out of range, or an unknown guide.
+    """
+    check_draws(draws)
+    if min(steps, particles) < 1 or not learning_rate > 0:
+        raise ValueError(
+            "`steps` and `particles` must be at least 1 and `learning_rate` positive; got "
+            f"{steps}, {particles} and {learning_rate}."
+        )
     constructor, optimizer = guide_constructor(guide), adam_with_warmup(learning_rate, steps)
 
     def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], start: Sites) -> tuple[Sites, dict[str, Array]]:
@@ -138,12 +174,27 @@ def svi_posterior(
 
 
 def flow_posterior(trained: FlowPosterior, *, draws: int = 100) -> Posterior:
-    """Draws from a flow that was trained once for all data sets."""
+    """Draws from a flow that was trained once for all data sets.
+
+    Raises:
+        ValueError: `draws` below 1.
+    """
+    check_draws(draws)
 
     def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], _: Sites) -> tuple[Sites, dict[str, Array]]:
         return trained.sample(key, arrays, draws), {}
 
     return posterior
+
+
+def check_draws(draws: int) -> None:
+    """Whether anything would be drawn.
+
+    Raises:
+        ValueError: `draws` below 1.
+    """
+    if draws < 1:
+        raise ValueError(f"`draws` must be at least 1; got {draws}.")
 
 
 def fit_replicates(
@@ -159,7 +210,11 @@ def fit_replicates(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """`summary(arrays, latent sites of one draw)` of every posterior draw, and statistics, `(data_set, draw, ...)`.
 
-    `starts` are `(data_set, ...)`. `batch` fits run as one program.
+    `starts` are `(data_set, ...)`. `batch` fits run as one program. Ctrl-C returns the batches that were finished,
+    those of the first data sets.
+
+    Raises:
+        KeyboardInterrupt: interrupted before the first batch was finished.
     """
 
     def one(key: PRNGKeyArray, data: Sites, start: Sites, arrays: Mapping[str, Any]) -> tuple[Sites, Sites]:
@@ -170,7 +225,7 @@ def fit_replicates(
     many = jax.vmap(one, in_axes=(0, 0, 0, None))
     n = len(jax.tree.leaves(starts)[0])
     keys, chunks = jax.random.split(key, n), []
-    with progress_bar("fits", n, show_progress) as advance:
+    with progress_bar("fits", n, show_progress) as advance, suppress(KeyboardInterrupt):
         compiled = None
         for first in range(0, n, batch):
             # The last batch is filled with the last data set, so that one program serves all.
@@ -182,6 +237,8 @@ def fit_replicates(
             size = min(batch, n - first)
             chunks.append(jax.tree.map(lambda x, size=size: np.asarray(x)[:size], compiled(*cases, dict(arrays))))
             advance(size, "")
+    if not chunks:
+        raise KeyboardInterrupt("Interrupted before the first batch of fits was finished: nothing to keep.")
     return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jaxtyping import Array, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 from numpyro import handlers
 from numpyro.distributions import Unit
 from numpyro.infer.initialization import init_to_uniform
@@ -56,6 +56,16 @@ def bind(model: Callable, inputs: Mapping[str, Any]) -> tuple[Callable[[Mapping[
     return bound, arrays
 
 
+class JointDraw(NamedTuple):
+    """Parameters and data drawn together; `log_factor` is the sum of the model's factors there. `sound` is false if the
+    model rejects the parameters by a factor of minus infinity, or the data have no finite density under their law."""
+
+    latent: Sites
+    data: Sites
+    log_factor: Float[Array, ""]
+    sound: Bool[Array, ""]
+
+
 def trace_model(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Trace:
     """The trace of a bound model with `values` substituted and everything else drawn with `key`.
 
@@ -84,6 +94,19 @@ def describe_sites(bound: Callable, arrays: Mapping[str, Any]) -> dict[str, Site
 
     jax.eval_shape(run, jax.random.key(0), dict(arrays))
     return found
+
+
+def check_proper(sites: Mapping[str, Site]) -> None:
+    """Raise unless every prior can be drawn from.
+
+    Raises:
+        ValueError: names the sites with an improper prior.
+    """
+    if improper := [name for name, site in sites.items() if site.law is dist.ImproperUniform]:
+        raise ValueError(
+            f"Nothing can be simulated from improper priors: {improper}. Give them proper ones, or take the engine "
+            "'nuts'."
+        )
 
 
 def latent_sites(trace: Trace) -> Trace:
@@ -117,9 +140,7 @@ def predict(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], value
     return {name: jnp.asarray(value) for name, value in drawn.items()}
 
 
-def draw_joint(
-    key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], values: Mapping[str, Any]
-) -> tuple[Sites, Sites]:
+def draw_joint(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> JointDraw:
     """Latent sites, those not in `values` drawn from their prior, and data drawn given them.
 
     Data are 0 where the model masks the likelihood of what was observed.
@@ -129,8 +150,16 @@ def draw_joint(
     latent = {name: site["value"] for name, site in latent_sites(trace).items()}
     observed = observed_sites(trace)
     keys = jax.random.split(key_data, max(len(observed), 1))
-    drawn = {n: _seen(s, _like_the_data(s).sample(k)) for k, (n, s) in zip(keys, observed.items(), strict=False)}
-    return latent, drawn
+    laws = {name: _like_the_data(site) for name, site in observed.items()}
+    drawn = {name: law.sample(k) for k, (name, law) in zip(keys, laws.items(), strict=False)}
+    log_factor = sum((jnp.sum(s["fn"].log_prob(s["value"])) for s in trace.values() if _kind(s) == "factor"), 0.0)
+    sound = [_is_sound(jnp.asarray(law.log_prob(drawn[name])), jnp.asarray(drawn[name])) for name, law in laws.items()]
+    return JointDraw(
+        latent,
+        {name: _seen(site, drawn[name]) for name, site in observed.items()},
+        jnp.asarray(log_factor, float),
+        jnp.stack([log_factor > -jnp.inf, *sound]).all(),
+    )
 
 
 def data_as_seen(bound: Callable, arrays: Mapping[str, Any]) -> Sites:
@@ -183,6 +212,12 @@ def _like_the_data(site: Mapping[str, Any]) -> dist.Distribution:
     """The law of an observed site, repeated where one value of it stands for many observations."""
     fn, shape = site["fn"], jnp.shape(site["value"])
     return fn if fn.shape() == shape else fn.expand(shape[: len(shape) - fn.event_dim])
+
+
+def _is_sound(log_density: Array, value: Array) -> Array:
+    """Whether a draw can be one of its law: samplers answer laws that are not finite with values beside them."""
+    overflown = jnp.issubdtype(value.dtype, jnp.integer) and (value == jnp.iinfo(value.dtype).max).any()
+    return jnp.isfinite(log_density).all() & ~jnp.asarray(overflown)
 
 
 def _seen(site: Mapping[str, Any], value: Any) -> Array:

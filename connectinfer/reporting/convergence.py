@@ -1,29 +1,37 @@
-"""The section of the run: ranks of the chains for the entries that agree least, or the bound that was optimised."""
+"""The section of the run: ranks of the chains that agree least, the bound, or how well a flow came to predict."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from connectinfer.plots.posterior import plot_bound, plot_ranks
 from connectinfer.reporting.page import Missing, Picture, Section
 from connectinfer.reporting.parameters import chosen_entries, judged
-from connectinfer.reporting.pictures import FULL_WIDTH, empty_figure, picture
+from connectinfer.reporting.pictures import FULL_WIDTH, empty_axes, empty_figure, picture
 
 _MOST_RANKS = 6
 _LEAST_DRAWS = 10
 
 
 def convergence_section(result: xr.DataTree) -> Section:
-    """Whether the chains agree, or the bound had stopped rising."""
+    """Whether the chains agree, the bound had stopped rising, or a flow learned what carries over to new data."""
     if "optimisation" in result.children and "loss" in result["optimisation"].data_vars:
-        return Section("run", "The run", (_bound(result),))
+        return Section("run", "The run", (_optimisation(result),))
     return Section("run", "The run", (_ranks(result),))
 
 
-def _bound(result: xr.DataTree) -> Picture | Missing:
-    loss = np.asarray(result["optimisation"]["loss"].values, float)
+def _optimisation(result: xr.DataTree) -> Picture | Missing:
+    found = result["optimisation"].to_dataset()
+    loss = np.asarray(found["loss"].values, float)
     if np.isfinite(loss).sum() < 2:
         return Missing("The loss of the optimisation is not finite, so no curve is shown.")
+    if result.attrs.get("engine") == "flow_posterior":
+        return _training(loss, np.asarray(found["validation"].values, float) if "validation" in found else None)
+    return _bound(loss)
+
+
+def _bound(loss: Float[np.ndarray, " step"]) -> Picture:
     figure = empty_figure(FULL_WIDTH, 2.7)
     plot_bound(xr.DataArray(-loss, dims="step"), figure=figure)
     return picture(
@@ -31,6 +39,28 @@ def _bound(result: xr.DataTree) -> Picture | Missing:
         alt="The evidence lower bound over the steps of the optimisation; left all steps, right the second half.",
         caption=f"The evidence lower bound (ELBO) over {len(loss):,} steps. Left: all of them. Right: the second half; "
         "the verdict on convergence above judges how much it still rises.",
+    )
+
+
+def _training(loss: Float[np.ndarray, " step"], validation: Float[np.ndarray, " chunk"] | None) -> Picture:
+    figure, ax = empty_axes(FULL_WIDTH, 2.7)
+    ax.plot(np.arange(1, len(loss) + 1), loss, lw=0.8, alpha=0.6, label="simulations that train it")
+    said = ""
+    if validation is not None and validation.size:
+        # Every chunk of steps has its value at its end.
+        at = np.linspace(len(loss) / len(validation), len(loss), len(validation))
+        ax.plot(at, validation, lw=1.5, label="simulations held out")
+        ax.legend(frameon=False)
+        said = " Where the curve of the held-out ones rises again, the flow learns the others by heart; the state that "
+        said += "is kept is that where it is lowest."
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set(xlabel="step", ylabel="negative log density (nats)")
+    return picture(
+        figure,
+        alt="The loss of the flow over the steps of its training.",
+        caption="Negative log density of the true parameters under the flow, averaged over simulations, in "
+        f"{len(loss):,} steps of the last round. It says how well the flow is trained, not how well the model fits the "
+        f"data.{said}",
     )
 
 

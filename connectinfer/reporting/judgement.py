@@ -43,6 +43,12 @@ def _limits_of_the_fit(result: xr.DataTree, diagnosis: Diagnosis) -> list[str]:
             "All intervals are those of a variational approximation, which are usually too narrow. Take them as the "
             "least that is not known; on a few trials, NUTS gives intervals to compare with."
         )
+    if result.attrs.get("engine") == "flow_posterior":
+        said.append(
+            "All intervals are those of a flow that has seen simulations of the model, and no others. They are as good "
+            "as its training, and mean little where the data are unlike the simulations; `connectinfer.calibrate` says "
+            "how often they hold the truth."
+        )
     if not any(v.concern.startswith("prediction") and v.verdict == PASS for v in diagnosis.verdicts):
         said.append("Nothing here shows that the model produces data like the recording.")
     return said

@@ -26,7 +26,8 @@ def parameters_section(result: xr.DataTree) -> Section:
         f"{_MOST_JUDGED} evenly chosen ones."
     )
     if not chains:
-        said += " Draws of a variational approximation are independent: R-hat and effective sample size do not apply."
+        source = "a trained flow" if result.attrs.get("engine") == "flow_posterior" else "a variational approximation"
+        said += f" Draws of {source} are independent: R-hat and effective sample size do not apply."
     caption = "Posterior of every site. Intervals hold 90 % with equal tails; ESS is the smaller of bulk and tail."
     columns = ("parameter", "mean", "sd", "90 % interval", "R-hat", "ESS")
     shown = Table(caption, "lrrrrr", columns, tuple(rows[:_MOST_ROWS]))

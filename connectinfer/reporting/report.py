@@ -21,6 +21,11 @@ from connectinfer.reporting.prediction import prediction_section
 from connectinfer.reporting.provenance import mapping_in, model_title, provenance_section
 
 _SUFFIXES = (".html", ".htm")
+_ENGINES = {
+    "nuts": "NUTS",
+    "svi": "variational inference (svi)",
+    "flow_posterior": "neural posterior estimation (flow_posterior)",
+}
 
 
 def report(result: xr.DataTree, path: FilePath, *, overwrite: bool = False, show_progress: bool = True) -> Diagnosis:
@@ -89,9 +94,7 @@ def _facts(result: xr.DataTree, observed: Observed | None, n_left_out: int) -> t
         draws += f"; {n_left_out} of {sizes['draw']} left out below, being not finite in a chain"
     facts = {
         "Model": str(attrs.get("model", "not recorded")),
-        "Engine": {"svi": "variational inference (svi)", "nuts": "NUTS"}.get(
-            str(attrs.get("engine")), str(attrs.get("engine", "not recorded"))
-        ),
+        "Engine": _ENGINES.get(str(attrs.get("engine")), str(attrs.get("engine", "not recorded"))),
         "Posterior": draws,
         "Data": "no recording in the result" if observed is None else observed.words,
     }

@@ -5,6 +5,7 @@ from hand_built import N_BINS, N_TRIALS, approximated, poisson_counts, sampled, 
 
 from connectinfer.diagnostics import checks
 from connectinfer.diagnostics.checks import diagnose
+from connectinfer.diagnostics.importance import k_hat
 
 RNG = np.random.default_rng(1)
 
@@ -174,13 +175,39 @@ def test_heavy_weights_over_paths_are_not_certified_and_count_their_values():
     assert "40 path values" in found.explanation
 
 
-def test_weights_that_are_not_finite_fail_with_their_count():
+@pytest.mark.parametrize("weight", [np.nan, np.inf])
+def test_draws_without_a_density_fail_with_their_count(weight):
     weights = np.zeros(100)
-    weights[:3] = -np.inf
+    weights[:3] = weight
     found = verdict(approximated(weights), "k-hat of the guide")
     assert found.verdict == "fail"
     assert found.value == 3
     assert "3 of 100 draws" in found.explanation
+
+
+def test_draws_that_the_model_rules_out_have_no_weight():
+    weights = 0.3 * np.random.default_rng(0).normal(size=1000)
+    weights[:100] = -np.inf
+    found = verdict(approximated(weights), "k-hat of the guide")
+    assert (found.verdict, found.value) == ("pass", pytest.approx(k_hat(weights[100:]), abs=0.1))
+    assert verdict(approximated(weights[:150]), "k-hat of the guide").verdict == "not certified"
+
+
+def learned(validation):
+    result = approximated(np.zeros(1000))
+    losses = {"loss": ("step", np.zeros(100 * len(validation))), "validation": ("chunk", validation)}
+    result["optimisation"] = xr.Dataset(losses, attrs={"latent_values": 4})
+    return verdict(result, "convergence")
+
+
+def test_a_flow_is_judged_by_simulations_it_has_not_seen():
+    # Halfway the best is 4, at the end 2: a shift of sqrt(2 * 2 / 4).
+    falling = learned(np.array([6.0, 5, 4, 3.5, 3, 2]))
+    assert (falling.verdict, falling.value) == ("fail", pytest.approx(1.0))
+    by_heart = learned(np.array([6.0, 2, 3, 4, 5, 6]))
+    assert (by_heart.verdict, by_heart.value) == ("pass", 0.0)
+    assert "best after 2 of 6 chunks" in by_heart.explanation
+    assert learned(np.array([3.0, 2, 1])).verdict == "not certified"
 
 
 @pytest.mark.parametrize("draws", [1, 20, 99])

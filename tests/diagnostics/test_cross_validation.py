@@ -29,6 +29,8 @@ def fits(monkeypatch):
         end = dict(enumerate(ends, 1)).get(len(calls), "")
         if end == "raise":
             raise KeyboardInterrupt
+        if end == "refuse":
+            raise ValueError("Too little data.")
         result = xr.DataTree.from_dict({"expected": xr.Dataset({"x": xr.full_like(data["mask"], 2.0, dtype=float)})})
         result.attrs.update({"status": "interrupted" if end == "return" else "finished", "model": model})
         return result
@@ -73,6 +75,25 @@ def test_every_unit_is_hidden_in_the_trials_of_its_fold_and_seen_in_others(fits)
         hidden = (data["mask"] & ~training["mask"]).values
         assert hidden.sum() == 3 * BINS * 2
         assert hidden.any((0, 1)).tolist() == (scores["fold"] == fold).values.tolist()
+
+
+def test_each_unit_alone_can_be_hidden_in_fewer_trials_than_units(fits):
+    counts = np.random.default_rng(0).poisson(2.0, (3, BINS, 6))
+    data = recording(counts=counts, time=0.1)
+    scores = run(data, by="unit", folds=6)
+    hidden = np.array([(data["mask"] & ~training["mask"]).values for training, _, _ in fits])
+    assert hidden.shape == (6, 3, BINS, 6)
+    assert (hidden.any((0, 1, 2)) & (hidden.any((1, 2)).sum(0) == 1)).all()
+    # One trial a fold, each of the three twice.
+    assert hidden.any((2, 3)).sum(1).tolist() == [1] * 6
+    assert hidden.any((2, 3)).sum(0).tolist() == [2] * 3
+    for unit in range(6):
+        fold = int(scores["fold"][unit])
+        own, seen = hidden[fold][..., unit], counts[..., unit]
+        mean = seen[~own].mean()
+        nats = (seen[own] * np.log(2 / mean) - 2 + mean).sum()
+        assert float(scores["gain"][unit]) == pytest.approx(nats / np.log(2))
+        assert float(scores["scale"][unit]) == seen[own].sum()
 
 
 def test_gains_equal_those_counted_by_hand(fits):
@@ -148,7 +169,8 @@ def test_two_runs_of_one_recording_and_seed_can_be_compared(fits):
     [
         ({"by": "time"}, r"`by` must be one of \('trial', 'unit'\); got 'time'"),
         ({"folds": 1}, r"between 2 and 6.*; got 1\."),
-        ({"by": "unit", "folds": 5}, r"between 2 and 4, since every fold hides a unit and at least one trial; got 5\."),
+        ({"by": "unit", "folds": 5}, r"between 2 and 4, since every fold hides at least one unit; got 5\."),
+        ({"by": "unit", "folds": 2, "data": counted(1)}, "one trial or unit .* has 1 trials and 4 units"),
     ],
 )
 def test_impossible_folds_are_refused(fits, options, message):
@@ -157,10 +179,25 @@ def test_impossible_folds_are_refused(fits, options, message):
     assert not fits
 
 
+def test_every_fold_has_a_checkpoint_of_its_own(fits, tmp_path):
+    run(folds=3, checkpoint=str(tmp_path))
+    assert [options["checkpoint"] for _, _, options in fits] == [tmp_path / f"fold_{i}" for i in range(3)]
+
+
+def test_a_fold_that_is_refused_is_named(fits):
+    with pytest.raises(ValueError, match=r"^Too little data\."):
+        run(folds=3, ends=["refuse"])
+    fits.clear()
+    with pytest.raises(ValueError, match=r"^Fold 2 of 3 \(counted from 0\) was refused: Too little data\."):
+        run(folds=3, ends=["", "", "refuse"])
+
+
 @pytest.mark.slow
 def test_a_model_of_the_zoo_is_scored_on_trials_and_units_it_did_not_see():
     data = load_model("low_rank_rnn_poisson").example(jax.random.key(0))
     for by in ("trial", "unit"):
         scores = leave_out("low_rank_rnn_poisson", data, by=by, folds=2, rank=1, steps=20, draws=10)
-        assert np.isfinite(scores["score"]).all()
+        # A unit that is silent in its hidden trials has no score.
+        assert np.isfinite(scores["score"]).values[scores["scale"].values > 0].all()
+        assert (scores["scale"] > 0).any()
         assert scores.attrs["model"] == "low_rank_rnn_poisson"

@@ -1,3 +1,5 @@
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -90,10 +92,22 @@ def exact_fits(monkeypatch):
         sd = data.sizes["trial"] ** -0.5
         rng = np.random.default_rng(len(asked))
         draws = rng.normal() * sd + sd * rng.normal(size=(1, 4000))
-        return xr.DataTree.from_dict({"posterior": xr.Dataset({"x": (("chain", "draw"), draws)})})
+        again = xr.DataTree.from_dict({"posterior": xr.Dataset({"x": (("chain", "draw"), draws)})})
+        again.attrs["status"] = "finished"
+        return again
 
     monkeypatch.setattr(power_module, "fit", fit)
     return asked
+
+
+def fitted(**attrs):
+    """The result of a fit; `attrs` are those that `fit` leaves."""
+    result = truth()
+    result.attrs = {"model": "low_rank_rnn_poisson", "engine": "svi"} | attrs
+    return result
+
+
+FEW = {"trials": (2,), "units": (3,), "replicates": 2, "show_progress": False}
 
 
 def quantity(tree):
@@ -103,38 +117,94 @@ def quantity(tree):
 
 
 def test_widths_errors_and_coverage_are_those_of_the_refits(exact_fits):
-    result = truth()
-    result.attrs = {"model": "low_rank_rnn_poisson", "options": '{"rank": 2, "steps": 50}'}
     options = {"trials": (4, 16), "units": (3,), "replicates": 40, "show_progress": False}
-    found = power(result, recorded(), quantity=quantity, steps=70, **options)
+    found = power(fitted(), recorded(), quantity=quantity, **options)
     assert found["width"].sizes == {"n_trials": 2, "n_units": 1, "replicate": 40}
     # 90 % of a normal law lies within 1.645 sd.
     np.testing.assert_allclose(found["width"].mean("replicate").values.ravel(), 3.29 / np.sqrt([4, 16]), rtol=0.05)
     # Binomial(80, 0.9) is below 0.8 once in 200 seeds.
     assert found["covered"].mean() > 0.8
     assert found.attrs["status"] == "finished"
-    model, sizes, fitted_with = exact_fits[0]
-    assert (model, fitted_with) == ("low_rank_rnn_poisson", {"rank": 2, "steps": 70})
+    _, sizes, _ = exact_fits[0]
     assert (sizes["trial"], sizes["unit"]) == (4, 3)
 
 
-def test_an_interruption_keeps_the_refits_that_were_finished(exact_fits, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        pytest.param({}, {"engine": "nuts", "rank": 2, "warmup": 50}, id="as-the-fit"),
+        pytest.param({"warmup": 70}, {"engine": "nuts", "rank": 2, "warmup": 70}, id="option-changed"),
+        # Options of one engine would be refused by another.
+        pytest.param({"engine": "svi", "steps": 9}, {"engine": "svi", "rank": 2, "steps": 9}, id="other-engine"),
+    ],
+)
+def test_refits_have_the_engine_and_the_options_of_the_fit(exact_fits, options, expected):
+    result = fitted(engine="nuts", options='{"rank": 2, "warmup": 50}')
+    power(result, recorded(), quantity=quantity, **FEW, **options)
+    assert [(model, given) for model, _, given in exact_fits] == [("low_rank_rnn_poisson", expected)] * 2
+
+
+@pytest.mark.parametrize(
+    ("attrs", "again", "message"),
+    [
+        pytest.param({"model": "mine"}, {"model": "mine.py"}, r"name 'mine' .* `model='mine\.py'`", id="model"),
+        pytest.param(
+            {"options": '{"rank": 2, "summary": "rates"}', "options_by_name": "summary"},
+            {"summary": np.mean},
+            r"'summary' .* text 'rates'.* again: `summary=",
+            id="function",
+        ),
+    ],
+)
+def test_what_a_result_keeps_only_by_name_has_to_be_given_again(exact_fits, attrs, again, message):
+    with pytest.raises(ValueError, match=message):
+        power(fitted(**attrs), recorded(), quantity=quantity, **FEW)
+    assert not exact_fits
+    power(fitted(**attrs), recorded(), quantity=quantity, **FEW, **again)
+    model, _, given = exact_fits[0]
+    assert again.items() <= ({"model": model} | given).items()
+
+
+def test_options_that_are_words_are_taken_over(exact_fits):
+    stored = {"guide": "low_rank", "nonlinearity": "tanh"}
+    power(fitted(options=json.dumps(stored)), recorded(), quantity=quantity, **FEW)
+    assert exact_fits[0][2] == {"engine": "svi"} | stored
+
+
+def test_every_refit_has_a_checkpoint_of_its_own(exact_fits, tmp_path):
+    power(fitted(), recorded(), quantity=quantity, checkpoint=tmp_path, **FEW)
+    folders = [given["checkpoint"].name for _, _, given in exact_fits]
+    assert folders == ["2_trials_3_units_0", "2_trials_3_units_1"]
+
+
+@pytest.mark.parametrize("end", ["raise", "return"])
+def test_an_interruption_ends_it_and_keeps_the_refits_that_were_finished(exact_fits, monkeypatch, end):
+    """Engines that have something to keep return a worse fit, instead of raising."""
     original = power_module.fit
 
     def interrupted(*arguments, **options):
-        if len(exact_fits) == 2:
-            raise KeyboardInterrupt
-        return original(*arguments, **options)
+        again = original(*arguments, **options)
+        if len(exact_fits) in (3, 4):
+            if end == "raise":
+                raise KeyboardInterrupt
+            again.attrs["status"] = "interrupted"
+        return again
 
     monkeypatch.setattr(power_module, "fit", interrupted)
-    result = truth()
-    result.attrs = {"model": "low_rank_rnn_poisson"}
-    found = power(result, recorded(), trials=(2,), units=(3,), replicates=2, quantity=quantity, show_progress=False)
-    assert (found.attrs["status"], found["width"].notnull().sum()) == ("finished", 2)
-    exact_fits.clear()
-    more = {"trials": (2, 3), "units": (3,), "replicates": 2, "show_progress": False}
-    partial = power(result, recorded(), quantity=quantity, **more)
-    assert (partial.attrs["status"], int(partial["width"].notnull().sum())) == ("interrupted", 2)
+    partial = power(fitted(), recorded(), quantity=quantity, **FEW | {"trials": (2, 3)})
+    assert len(exact_fits) == 3
+    assert partial.attrs["status"] == "interrupted"
+    assert partial["width"].notnull().values.tolist() == [[[True, True]], [[False, False]]]
+    with pytest.raises(KeyboardInterrupt, match="nothing to keep"):
+        power(fitted(), recorded(), quantity=quantity, **FEW)
+
+
+@pytest.mark.usefixtures("exact_fits")
+def test_a_refit_that_is_refused_is_named():
+    silent = fitted()
+    silent["posterior"]["bias"][:] = -30.0
+    with pytest.raises(ValueError, match="With 2 trials, 3 units: In 20 tries"):
+        power(silent, recorded(), quantity=quantity, **FEW)
 
 
 def test_impossible_sizes_are_refused():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from conjugate_trials import fitted
+from scipy.stats import norm
 
 from connectinfer.diagnostics.sensitivity import prior_sensitivity
 
@@ -82,12 +83,77 @@ def test_a_likelihood_too_steep_to_scale_is_not_certified():
     assert "change the weights too much" in only_verdict(result).explanation
 
 
+def eight_schools(*, centred):
+    """Exact draws of mu ~ N(0, 5^2), log tau ~ N(1, 1) and theta ~ N(mu, tau^2), on the data of Rubin (1981)."""
+    effect = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
+    error = np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
+    mu, log_tau = (x.ravel() for x in np.meshgrid(np.linspace(-20, 25, 200), np.linspace(-3, 4, 200)))
+    joint = norm.logpdf(effect, mu[:, None], np.hypot(error, np.exp(log_tau)[:, None])).sum(1)
+    joint += norm.logpdf(mu, 0, 5) + norm.logpdf(log_tau, 1, 1)
+    rng = np.random.default_rng(0)
+    at = rng.choice(len(joint), 4000, p=np.exp(joint - joint.max()) / np.exp(joint - joint.max()).sum())
+    mu, tau = mu[at], np.exp(log_tau[at])
+    precision = 1 / tau[:, None] ** 2 + 1 / error**2
+    theta = rng.normal((mu[:, None] / tau[:, None] ** 2 + effect / error**2) / precision, precision**-0.5)
+    z = (theta - mu[:, None]) / tau[:, None]
+    shaped = lambda x: x.reshape(4, 1000, *x.shape[1:])  # noqa: E731
+    sample = ("chain", "draw")
+    priors = {"mu": norm.logpdf(mu, 0, 5), "tau": norm.logpdf(np.log(tau), 1, 1) - np.log(tau)}
+    priors |= {"theta": norm.logpdf(theta, mu[:, None], tau[:, None]).sum(1)} if centred else {}
+    priors |= {} if centred else {"z": norm.logpdf(z).sum(1)}
+    sites = {"mu": mu, "tau": tau, "theta": theta} | ({} if centred else {"z": z})
+    likelihood = norm.logpdf(effect, theta, error)
+    return xr.DataTree.from_dict(
+        {
+            "posterior": xr.Dataset({n: ((*sample, "school")[: x.ndim + 1], shaped(x)) for n, x in sites.items()}),
+            "log_prior": xr.Dataset({name: (sample, shaped(x)) for name, x in priors.items()}),
+            "log_likelihood": xr.Dataset({"effect": ((*sample, "school"), shaped(likelihood))}),
+            "observed_data": xr.Dataset({"effect": ("school", effect)}),
+        }
+    )
+
+
+def test_centred_and_non_centred_hierarchies_are_judged_alike():
+    centred, other = eight_schools(centred=True), eight_schools(centred=False)
+    judged = {v.concern: v for v in prior_sensitivity(centred).verdicts}
+    again = {v.concern: v for v in prior_sensitivity(other).verdicts}
+    assert set(judged) == {"prior of mu", "prior of tau", "prior of theta"}
+    assert {concern: again[concern] for concern in judged} == judged
+    # With so few schools, the prior of tau matters.
+    assert judged["prior of tau"].verdict == "not certified"
+
+
+def test_scaling_the_priors_of_a_hierarchys_members_depends_on_how_they_are_written():
+    centred = prior_sensitivity(eight_schools(centred=True), priors=["mu", "tau", "theta"])
+    other = prior_sensitivity(eight_schools(centred=False), priors=["mu", "tau", "z"])
+    found = {v.concern: v.value for v in centred.verdicts}
+    again = {v.concern: v.value for v in other.verdicts}
+    assert abs(found["prior of tau"] - again["prior of tau"]) > 0.02
+
+
+def test_priors_of_neurons_are_scaled_and_those_of_trials_are_not():
+    result = fitted(VALUES, prior_sd=10.0)
+    theta = result["posterior"]["theta"]
+    rng = np.random.default_rng(0)
+    offsets = xr.DataArray(rng.normal(size=(4, 1000, 10)), dims=("chain", "draw", "trial"))
+    weights = xr.DataArray(rng.normal(size=(4, 1000, 3)), dims=("chain", "draw", "unit"))
+    result["posterior"] = result["posterior"].to_dataset().assign(offset=offsets, weight=weights)
+    # Scaled, this prior would shift theta by much.
+    steep, flat = 100 * (theta - 3), 0 * theta
+    result["log_prior"] = result["log_prior"].to_dataset().assign(offset=steep, weight=flat)
+    assert prior_sensitivity(result).verdicts[0].verdict == "pass"
+    result["log_prior"] = result["log_prior"].to_dataset().assign(offset=flat, weight=steep)
+    assert prior_sensitivity(result).verdicts[0].verdict == "not certified"
+
+
 def test_missing_groups_and_nothing_to_scale_are_refused():
     result = fitted(VALUES)
     del result["log_prior"]
     with pytest.raises(ValueError, match=r"missing: \['log_prior'\]"):
         prior_sensitivity(result)
     result = fitted(VALUES)
+    with pytest.raises(ValueError, match=r"sites with a prior \(theta\); got \['eta'\]"):
+        prior_sensitivity(result, priors=["eta"])
     result.attrs["path_sites"] = "theta"
     with pytest.raises(ValueError, match="no prior to scale"):
         prior_sensitivity(result)

@@ -3,11 +3,29 @@ import json
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 
+from connectinfer.data.recording import recording
+from connectinfer.inference import fit as fit_module
 from connectinfer.inference.fit import fit
 from connectinfer.zoo import load_model
 
 TINY = {"steps": 3, "draws": 4, "show_progress": False}
+
+
+def test_options_that_are_kept_only_by_name_are_listed(monkeypatch):
+    given = []
+
+    def engine(key, model, inputs, *, labels=None, initial=None, guide="normal", steps=1):
+        given.append((key, model, inputs, labels, initial, guide, steps))
+        return xr.DataTree()
+
+    monkeypatch.setitem(fit_module.ENGINES, "svi", engine)
+    data = recording(rates=np.random.default_rng(0).normal(size=(2, 30, 3)), time=0.01)
+    result = fit("low_rank_rnn_gaussian", data, rank=1, guide=np.mean, steps=np.int64(3))
+    assert json.loads(result.attrs["options"]) == {"rank": 1, "guide": "mean", "steps": 3}
+    assert result.attrs["options_by_name"] == "guide"
+    assert given[0][-2:] == (np.mean, 3)
 
 
 @pytest.mark.slow
@@ -20,5 +38,6 @@ def test_options_reach_the_model_and_the_engine_and_the_result_says_what_was_run
     wanted = {"model": "low_rank_rnn_poisson", "engine": "svi", "seed": 7, "guide": "normal", "path_sites": "latent"}
     assert wanted.items() <= result.attrs.items()
     assert json.loads(result.attrs["options"]) == {"rank": 1, "tau": 0.2, "steps": 3, "draws": 4}
+    assert result.attrs["options_by_name"] == ""
     assert (result.attrs["observed_kind"], result.attrs["source"]) == ("counts", "session.npz")
     np.testing.assert_array_equal(result["posterior"]["unit"].values, data["unit"].values)

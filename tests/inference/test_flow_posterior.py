@@ -99,6 +99,7 @@ GROUPED = {"counts": np.random.default_rng(0).poisson(2.0, (6, 3)), "scale": 1.0
 FEW = {"simulations": 300, "steps": 20, "show_progress": False}
 
 
+@pytest.mark.slow
 def test_the_order_of_trials_does_not_matter():
     posterior = train_flow_posterior(jax.random.key(0), grouped, GROUPED, **FEW)
     counts = jnp.asarray(GROUPED["counts"])
@@ -122,7 +123,7 @@ def test_given_summaries_take_the_place_of_networks():
     weight = np.exp(log_weight - logsumexp(log_weight.astype(float)))
     assert 1 / (weight**2).sum() > 400
     assert weight @ drawn == pytest.approx(mean, abs=4 * sd / np.sqrt(400))
-    assert drawn.std() == pytest.approx(sd, rel=0.5)
+    assert np.diff(np.quantile(drawn, [0.16, 0.84])) / 2 == pytest.approx(sd, rel=0.35)
 
 
 def failing(share):
@@ -137,10 +138,10 @@ def failing(share):
 
 @pytest.mark.slow
 def test_failed_simulations_are_counted_and_said():
-    with pytest.warns(UserWarning, match="not finite") as caught:
+    with pytest.warns(UserWarning, match="not finite|failed") as caught:
         result = fit_flow_posterior(jax.random.key(0), failing(0.25), {"response": np.zeros(4)}, rounds=1, **FEW)
     said = [str(warning.message) for warning in caught]
-    (text,) = [text for text in said if "simulations are not finite and are left out" in text]
+    (text,) = [text for text in said if "simulations failed and are left out" in text]
     n_failed = int(text.split()[0])
     assert n_failed == result.attrs["failed_simulations"]
     # Binomial(300, 0.25), four standard deviations.
@@ -148,23 +149,15 @@ def test_failed_simulations_are_counted_and_said():
     assert verdict(result, "failed simulations") == "not certified"
 
 
-def test_a_simulator_that_mostly_fails_is_refused():
-    simulate = flow_posterior._simulate
-    bound = failing(0.9)
-    features = flow_posterior.DataFeatures(None, False)
-    with pytest.raises(ValueError, match=r"of 100 simulations are not finite\. Narrow the priors"):
-        simulate(jax.random.key(0), lambda arrays: bound(**arrays), {"response": jnp.zeros(4)}, features, {}, 100)
-
-
 @pytest.mark.slow
 def test_a_flow_that_has_learned_something_else_is_flagged(monkeypatch):
-    original = flow_posterior._simulate
+    original = flow_posterior.simulate_features
 
     def shifted(*arguments):
-        free, features = original(*arguments)
-        return free + 1.0, features
+        drawn = original(*arguments)
+        return drawn._replace(free=drawn.free + 1.0)
 
-    monkeypatch.setattr(flow_posterior, "_simulate", shifted)
+    monkeypatch.setattr(flow_posterior, "simulate_features", shifted)
     result = fit_flow_posterior(jax.random.key(0), linear_model, INPUTS, rounds=1, **OPTIONS)
     assert verdict(result, "k-hat of the guide") == "fail"
 
@@ -176,6 +169,7 @@ def test_data_unlike_any_simulation_are_flagged():
     assert verdict(result, "data among simulations") == "fail"
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_very_same_draws(tmp_path, monkeypatch):
     options = FEW | {"steps": 300, "draws": 20, "rounds": 1}
     whole = fit_flow_posterior(jax.random.key(3), linear_model, INPUTS, **options)
@@ -192,6 +186,64 @@ def test_an_interrupted_training_goes_on_to_the_very_same_draws(tmp_path, monkey
     resumed = fit_flow_posterior(jax.random.key(3), linear_model, INPUTS, checkpoint=tmp_path / "run", **options)
     np.testing.assert_array_equal(resumed["posterior"]["beta"], whole["posterior"]["beta"])
     assert (stopped["optimisation"].sizes["step"], resumed["optimisation"].sizes["step"]) == (100, 300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["possible_parameters", "_train"])
+def test_an_interrupted_round_leaves_the_flow_of_the_one_before(moment, monkeypatch):
+    original, calls = getattr(flow_posterior, moment), []
+
+    def interrupted(*arguments):
+        calls.append(None)
+        if moment == "possible_parameters":
+            raise KeyboardInterrupt
+        posterior, found = original(*arguments)
+        return posterior, found._replace(status="interrupted" if len(calls) == 2 else "finished")
+
+    monkeypatch.setattr(flow_posterior, moment, interrupted)
+    options = FEW | {"draws": 20}
+    stopped = fit_flow_posterior(jax.random.key(3), linear_model, INPUTS, rounds=2, **options)
+    monkeypatch.undo()
+    first = fit_flow_posterior(jax.random.key(3), linear_model, INPUTS, rounds=2, **options)
+    assert (stopped.attrs["status"], stopped.attrs["rounds"]) == ("interrupted", 1)
+    assert (first.attrs["status"], first.attrs["rounds"]) == ("finished", 2)
+    assert not np.array_equal(stopped["posterior"]["beta"], first["posterior"]["beta"])
+
+
+@pytest.mark.parametrize(("status", "error"), [("interrupted", KeyboardInterrupt), ("diverged", ValueError)])
+def test_a_training_that_does_not_end_gives_no_amortised_posterior(status, error, monkeypatch, tmp_path):
+    original = flow_posterior._train
+
+    def ended(*arguments):
+        posterior, found = original(*arguments)
+        return posterior, found._replace(status=status)
+
+    monkeypatch.setattr(flow_posterior, "_train", ended)
+    with pytest.raises(error, match=r"after 20 (of 20 )?steps"):
+        train_flow_posterior(jax.random.key(0), linear_model, INPUTS, checkpoint=tmp_path / "run", **FEW)
+
+
+def test_what_no_simulation_knows_of_is_refused():
+    def weighted(response):
+        level = numpyro.sample("level", dist.Normal())
+        numpyro.factor("weight", -0.5 * (level - 2) ** 2)
+        numpyro.sample("response", dist.Normal(level, 1.0).expand([5]).to_event(1), obs=response)
+
+    def improper(response):
+        level = numpyro.sample("level", dist.ImproperUniform(dist.constraints.real, (), ()))
+        numpyro.sample("response", dist.Normal(level, 1.0).expand([5]).to_event(1), obs=response)
+
+    with pytest.raises(ValueError, match=r"weights its parameters by `numpyro.factor` \(log weights such as -"):
+        train_flow_posterior(jax.random.key(0), weighted, {"response": np.zeros(5)}, **FEW)
+    with pytest.raises(ValueError, match=r"simulated from improper priors: \['level'\]"):
+        train_flow_posterior(jax.random.key(0), improper, {"response": np.zeros(5)}, **FEW)
+
+
+def test_data_that_differ_where_simulations_never_do_are_flagged():
+    summary = lambda data: jnp.stack([data["response"].mean(), (jnp.abs(data["response"]) > 50).sum()])  # noqa: E731
+    inputs = INPUTS | {"response": 100.0 * np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])}
+    result = fit_flow_posterior(jax.random.key(0), linear_model, inputs, rounds=1, summary=summary, **FEW)
+    assert result["optimisation"].attrs["unlike"] == 0
 
 
 @pytest.mark.parametrize(

@@ -60,17 +60,17 @@ def _fit(name: str, **options):
 
 def _shifted(name: str, **options):
     """A flow that learns from parameters other than those that were simulated with."""
-    original = flow_posterior._simulate
+    original = flow_posterior.simulate_features
 
     def simulate(*arguments):
-        free, features = original(*arguments)
-        return free + SHIFT, features
+        drawn = original(*arguments)
+        return drawn._replace(free=drawn.free + SHIFT)
 
-    flow_posterior._simulate = simulate
+    flow_posterior.simulate_features = simulate
     try:
         return _fit(name, **options)
     finally:
-        flow_posterior._simulate = original
+        flow_posterior.simulate_features = original
 
 
 def _verdicts(result) -> str:

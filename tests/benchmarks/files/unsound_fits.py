@@ -45,7 +45,7 @@ from sound_fits import COUPLED, coupled_data, products
 from connectinfer.diagnostics.verdict import FAIL, NOT_CERTIFIED
 from connectinfer.zoo import load_model
 
-CHAINS = ("R-hat", "ESS", "repeated chains", "tree depth")
+CHAINS = ("R-hat", "ESS", "repeated chains")
 GUIDE = ("k-hat", "distance of the guide", "mean of the guide", "width of the guide", "convergence", "completion")
 
 
