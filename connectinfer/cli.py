@@ -63,6 +63,8 @@ def _show_version(asked: bool) -> bool:
 
 app = typer.Typer(
     cls=_Commands,
+    # Rich help takes 0.2 s to import what it draws with.
+    rich_markup_mode=None,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -101,7 +103,7 @@ def demo(
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Simulate a recording of a known network, fit it, and show recovered beside true."""
+    """Simulate a known network, fit it, show recovered beside true."""
     with clear_errors(debug):
         say(f"demo, seed {seed}, into {output}")
         if output.is_dir() and any(output.iterdir()) and not force:
@@ -181,7 +183,7 @@ def diagnose(
     file: Annotated[Path, typer.Argument(help="Result that `fit` wrote, .nc or .zarr.")],
     debug: DebugOption = False,
 ) -> None:
-    """Judge a result: one verdict per concern, and what to do about it."""
+    """Judge a result: one verdict per concern, with what to do."""
     with clear_errors(debug):
         say(f"diagnosis of {file}")
         from connectinfer.data.results import open_result
@@ -198,7 +200,10 @@ def report(
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write one HTML page about a result, to read and to pass on; leaves with 3 if a check failed."""
+    """Write one HTML page about a result, to read and to pass on.
+
+    Leaves with 3 if a check failed.
+    """
     with clear_errors(debug):
         page = output or file.with_suffix(".html")
         say(f"report on {file} into {page}")
@@ -259,7 +264,10 @@ def convert(
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write a recording or connectome in another format; what the format cannot hold is named."""
+    """Write a recording or connectome in another format.
+
+    What the format cannot hold is named.
+    """
     with clear_errors(debug):
         say(f"conversion of {source} to {target}")
         _check_place(target, force)
@@ -282,7 +290,7 @@ def convert(
 
 @app.command()
 def doctor(debug: DebugOption = False) -> None:
-    """Report versions, devices, precision, cores and the compile cache."""
+    """Report versions, devices, precision, cores, compile cache."""
     with clear_errors(debug):
         say("doctor")
         _start_jax(None)
