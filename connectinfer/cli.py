@@ -154,9 +154,12 @@ def fit(
     Ctrl-C ends the sampling; what there is by then is written and judged. With --checkpoint nothing is lost however the
     fit ends, and the same command goes on; it replaces the output of the interrupted fit.
     """
-    kept = [] if checkpoint is None else [f"and the same command goes on from what is in {checkpoint}"]
+    kept = [] if checkpoint is None else [f"and the same command goes on from what is in {checkpoint}, if anything"]
     with clear_errors(debug, *kept), terminations_interrupt():
         say(f"fit of {model} to {file}, seed {seed}")
+        from connectinfer.data.files import find_file
+
+        find_file(file)
         _check_output(output, force or (checkpoint is not None and _is_interrupted(output)))
         fields = _pairs("--field", field or [])
         values = _literals(_pairs("--value", value or []))

@@ -253,6 +253,8 @@ def test_an_existing_result_is_overwritten_only_with_force(run, engine, recordin
     assert result.exit_code == 1
     assert "fit.nc exists; name another file, or give --force" in result.stderr
     assert not engine.calls
+    # What is missing comes before what is in the way.
+    assert "nothing.npz" in run("fit", "nothing.npz", "--model", model_file).stderr
     assert (tmp_path / "fit.nc").read_text() == "precious"
     assert run("fit", recording_file, "--model", model_file, "--force").exit_code == 0
     assert (tmp_path / "fit.nc").read_bytes() != b"precious"

@@ -134,8 +134,9 @@ def open_connectome(
         parts = {name: select(tree, each) for name, each in chosen.items()}
         if suffix == ".mat":
             parts |= {name: exact_integers(parts[name]) for name in ("pre", "post", "neuron") if name in parts}
+        orientation = "" if "pre" in parts else ", rows taken for post, columns for pre"
         dataset = _assembled_connectome(parts, neurons)
-    sizes = f"{dataset.sizes['edge']} edges, {dataset.sizes['neuron']} neurons"
+    sizes = f"{dataset.sizes['edge']} edges, {dataset.sizes['neuron']} neurons{orientation}"
     return note_source(dataset, file, f"{_spelled(chosen)} ({sizes})", ", ".join(tree.left_out()))
 
 

@@ -11,7 +11,9 @@ from connectinfer.diagnostics.verdict import FAIL, NOT_CERTIFIED, PASS, Verdict
 # With fewer, the tail that k-hat is fitted to has fewer than 20 draws.
 _LEAST_WEIGHTS = 100
 _LEAST_STEPS = 200
+_ENOUGH_STEPS = 1000
 _LEAST_CHUNKS = 4
+_LARGEST_MOVEMENT = 0.5
 _LARGEST_SHIFT = 0.35
 _FAILING_SHIFT = 0.6
 _LEAST_UNLIKE = 0.001
@@ -24,7 +26,7 @@ _LARGEST_RATIO = 1.25
 
 def approximation_verdicts(result: xr.DataTree) -> list[Verdict]:
     """Verdicts on draws of a guide or a flow."""
-    return [*_convergence(result), *_importance(result), *_simulations(result)]
+    return [*_convergence(result), *_movement(result), *_importance(result), *_simulations(result)]
 
 
 def _convergence(result: xr.DataTree) -> list[Verdict]:
@@ -49,8 +51,14 @@ def _convergence(result: xr.DataTree) -> list[Verdict]:
     variance = sum(np.mean(np.diff(part) ** 2) / 2 for part in (middle, end))
     noise = 3 * np.sqrt(variance / tenth)
     shift = float(np.sqrt(2 * max(rise - noise, 0.0) / result["optimisation"].attrs["latent_values"]))
+    if shift <= _LARGEST_SHIFT and result.attrs.get("status") == "interrupted":
+        said = "The run was interrupted: the loss had changed little, as it does early in a descent, too."
+        return [Verdict(concern, NOT_CERTIFIED, shift, asked, said)]
+    if shift <= _LARGEST_SHIFT and len(loss) >= _ENOUGH_STEPS:
+        return [Verdict(concern, PASS, shift, asked, "The loss changed little in the second half of the run.")]
     if shift <= _LARGEST_SHIFT:
-        return [Verdict(concern, PASS, shift, asked, "The second half of the run changed little.")]
+        said = f"So short a run says little: its loss is mostly noise. Take at least {_ENOUGH_STEPS} `steps`."
+        return [Verdict(concern, NOT_CERTIFIED, shift, asked, said)]
     said = (
         "The loss still fell in the second half of the run, in part because the learning rate did. Take more `steps` "
         "and see whether what you report changes."
@@ -63,6 +71,25 @@ def _convergence(result: xr.DataTree) -> list[Verdict]:
         "more `steps`."
     )
     return [Verdict(concern, FAIL, shift, asked, said)]
+
+
+def _movement(result: xr.DataTree) -> list[Verdict]:
+    """Whether sites still moved in the second half of the run: the loss, shared by all values of all paths, hides
+    single parameters that drift."""
+    if "optimisation" not in result.children or "moved" not in result["optimisation"].data_vars:
+        return []
+    moved = result["optimisation"].to_dataset()["moved"]
+    if result.attrs.get("status") != "finished" or not moved.size:
+        return []
+    worst = moved.isel(site=int(np.argmax(np.nan_to_num(moved.values, nan=np.inf))))
+    value, asked = float(worst), f"at most {_LARGEST_MOVEMENT:g} posterior sd in the second half"
+    if value <= _LARGEST_MOVEMENT:
+        return [Verdict("movement of parameters", PASS, value, asked, "All sites had come to rest.")]
+    said = (
+        f"{worst['site'].item()} moved most, by more than its interval allows for. Double the `steps` and compare what "
+        "you report; what goes on moving, this guide does not determine."
+    )
+    return [Verdict("movement of parameters", NOT_CERTIFIED, value, asked, said)]
 
 
 def _learned(validation: Float[np.ndarray, " chunk"], result: xr.DataTree) -> Verdict:

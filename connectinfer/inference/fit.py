@@ -73,8 +73,9 @@ def _origin(recording: xr.Dataset, options: Mapping[str, Any]) -> dict[str, str]
     }
     known = {name: str(recording.attrs[name]) for name in ("source", "read", "left_out") if name in recording.attrs}
     named = {name: getattr(value, "__name__", str(value)) for name, value in given.items() if not _is_plain(value)}
-    shown = {"options": json.dumps(given | named), "options_by_name": ",".join(named)}
-    return shown | {"observed_kind": observed_kind(recording)} | known
+    by_name = {"options_by_name": ",".join(named)} if named else {}
+    shown = {"options": json.dumps(given | named), "observed_kind": observed_kind(recording)}
+    return shown | by_name | known
 
 
 def _is_plain(value: Any) -> bool:

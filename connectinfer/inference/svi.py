@@ -18,11 +18,13 @@ from connectinfer.inference.guides import build_guide, guide_constructor, guide_
 from connectinfer.inference.preflight import check_model
 from connectinfer.inference.result import Labels, build_result, check_labels
 from connectinfer.inference.start import central_start, constrain
-from connectinfer.inference.trace import Sites, bind, describe_sites, latent_sites, map_draws
+from connectinfer.inference.trace import Site, Sites, bind, describe_sites, latent_sites, map_draws
 from connectinfer.optimisation.checkpoint import STATE_FILE, checkpoint_folder
 from connectinfer.optimisation.interruption import terminations_interrupt
-from connectinfer.optimisation.loop import LossFunction, minimise
+from connectinfer.optimisation.loop import LossFunction, Minimum, minimise
 from connectinfer.optimisation.progress import timed
+
+_DRAWS_OF_MOVEMENT = 200
 
 
 @terminations_interrupt()
@@ -47,9 +49,10 @@ def fit_svi(
     `connectinfer.inference.guides.guide_constructor`). Adam with gradient clipping; the learning rate rises over the
     first tenth of `steps` and falls to zero as a cosine. `initial` holds start values of sites, `particles` the draws
     per gradient. `sample_stats` holds the log importance weights (log joint minus log guide) of the draws, the group
-    `optimisation` the loss of every step. Ctrl-C or SIGTERM ends the descent and returns draws from the best state so
-    far. With `checkpoint`, a folder, the state is saved every hundred steps: the same call goes on where the run ended,
-    however it ended, and takes the same steps bit for bit.
+    `optimisation` the loss of every step, and how far the sites `moved` in its second half, in posterior sds.
+    Ctrl-C or SIGTERM ends the descent and returns draws from the best state so far. With `checkpoint`, a folder, the
+    state is saved every hundred steps: the same call goes on where the run ended, however it ended, and takes the same
+    steps bit for bit.
 
     Raises:
         ValueError: an unknown guide, an option out of range, a checkpoint of other work, labels or start values that do
@@ -109,8 +112,36 @@ def fit_svi(
         samples, stats = {n: v[None] for n, v in values.items()}, {"log_weight": np.asarray(log_weight)[None]}
         result = build_result(key_result, bound, arrays, inputs, samples, preflight.prior, stats, labels, attrs)
     n_values = sum(int(np.prod(x.shape[1:])) for x in values.values())
-    result["optimisation"] = xr.Dataset({"loss": ("step", optimum.losses)}, attrs={"latent_values": n_values})
+    moved = _moved(key_draws, sites, guide_function, constrain_parameters, arrays, optimum)
+    found = {"loss": ("step", optimum.losses), "moved": ("site", list(moved.values()))}
+    result["optimisation"] = xr.Dataset(found, {"site": list(moved)}, {"latent_values": n_values})
     return result
+
+
+def _moved(
+    key: PRNGKeyArray,
+    sites: Mapping[str, Site],
+    guide: Callable,
+    constrain_parameters: Callable,
+    arrays: Mapping[str, Any],
+    optimum: Minimum,
+) -> dict[str, float]:
+    """How far the guide's means went in the second half of the run, by latent site without paths: the root mean square
+    over its values, in their sds at the end."""
+    latent = {name: site for name, site in sites.items() if site.kind == "latent" and np.prod(site.shape) > 0}
+    names = [name for name, site in latent.items() if site.law is not LatentPath]
+
+    def draw(key: PRNGKeyArray, parameters: Mapping[str, Any], arrays: Mapping[str, Any]) -> Sites:
+        guided = handlers.seed(handlers.substitute(guide, data=constrain_parameters(parameters)), key)
+        trace = handlers.trace(guided).get_trace(arrays)
+        return {name: trace[name]["value"] for name in names}
+
+    draws = jax.jit(lambda keys, parameters, arrays: jax.lax.map(lambda k: draw(k, parameters, arrays), keys))
+    # The same random numbers for both, so that chance takes no part in the difference.
+    keys = jax.random.split(key, _DRAWS_OF_MOVEMENT)
+    before, after = (draws(keys, parameters, dict(arrays)) for parameters in (optimum.halfway, optimum.parameters))
+    shifts = jax.tree.map(lambda a, b: (b.mean(0) - a.mean(0)) / b.std(0), before, after)
+    return {name: float(jnp.sqrt((shift**2).mean())) for name, shift in shifts.items()}
 
 
 def _check_options(steps: int, learning_rate: float, particles: int, draws: int) -> None:

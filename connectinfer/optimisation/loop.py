@@ -31,10 +31,12 @@ class Minimum(NamedTuple):
     `parameters` are those at the end of the chunk of steps with the lowest mean loss (or validation loss), `best_loss`;
     those at the start, with a `best_loss` of infinity, if no chunk was completed. `status` is `"finished"`,
     `"interrupted"` (Ctrl-C) or `"diverged"` (a loss or parameter that is not finite; `parameters` are from before
-    that). `scores` are what decides between chunks: their mean, or validation, losses.
+    that), `halfway` those at the end of the last chunk of the first half. `scores` are what decides between chunks:
+    their mean, or validation, losses.
     """
 
     parameters: PyTree
+    halfway: PyTree
     losses: Float[np.ndarray, " step"]
     scores: Float[np.ndarray, " chunk"]
     best_loss: float
@@ -45,6 +47,7 @@ class _State(NamedTuple):
     parameters: PyTree
     optimizer: PyTree
     best_parameters: PyTree
+    halfway: PyTree
     best_loss: Array
     losses: Array
     scores: Array
@@ -116,7 +119,8 @@ def minimise(
         state, status = _drive(lambda state: run_chunk(state, key, dynamic_data), state, steps, save, advance)
     losses = np.asarray(state.losses)[: int(state.step)]
     scores = np.asarray(state.scores)[: ceil(len(losses) / chunk)]
-    return Minimum(eqx.combine(state.best_parameters, fixed), losses, scores, float(state.best_loss), status)
+    best, halfway = (eqx.combine(each, fixed) for each in (state.best_parameters, state.halfway))
+    return Minimum(best, halfway, losses, scores, float(state.best_loss), status)
 
 
 def minimised(
@@ -142,6 +146,7 @@ def _first_state(parameters: PyTree, optimizer: optax.GradientTransformation, st
         parameters=parameters,
         optimizer=optimizer.init(parameters),
         best_parameters=parameters,
+        halfway=parameters,
         best_loss=jnp.array(jnp.inf),
         losses=jnp.full((steps,), jnp.nan),
         scores=jnp.full((ceil(steps / chunk),), jnp.nan),
@@ -179,10 +184,12 @@ def _chunk_runner(
         finite = jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
         better = finite & (score < state.best_loss)
         keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
+        in_first_half = state.step + chunk <= steps // 2
         return _State(
             parameters=parameters,
             optimizer=optimizer_state,
             best_parameters=jax.tree.map(keep, parameters, state.best_parameters),
+            halfway=jax.tree.map(lambda new, old: jnp.where(in_first_half, new, old), parameters, state.halfway),
             best_loss=keep(score, state.best_loss),
             losses=state.losses.at[indices].set(values.astype(state.losses.dtype), mode="drop"),
             scores=state.scores.at[state.step // chunk].set(score.astype(state.scores.dtype)),

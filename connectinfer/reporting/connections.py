@@ -67,8 +67,8 @@ def _sure_weights(weight: xr.DataArray) -> list[Block]:
     if not n_pairs:
         return []
     said = (
-        f"The posterior is sure (probability above {percent(_SURE)}) of the sign of {int(sure.sum()):,} of {n_pairs:,} "
-        f"ordered pairs of neurons ({percent(sure.sum() / n_pairs)})."
+        f"In more than {percent(_SURE)} of the draws, {int(sure.sum()):,} of {n_pairs:,} ordered pairs of neurons "
+        f"({percent(sure.sum() / n_pairs)}) have a weight of one sign; the verdicts above say what draws are worth."
     )
     mean, low, high = draws.mean(0), *np.quantile(draws, [0.05, 0.95], axis=0)
     largest = np.argsort(np.where(sure, np.abs(mean), 0).ravel(), kind="stable")[::-1][: min(_LISTED, int(sure.sum()))]

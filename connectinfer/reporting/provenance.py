@@ -16,6 +16,7 @@ _KNOWN = {
     "status": "status of the run",
     "seed": "seed",
     "options": "options",
+    "options_by_name": "options kept by name only",
     "precision": "precision",
     "device": "device",
     "wall_time": "wall time of the engine (s)",
@@ -52,7 +53,10 @@ def provenance_section(result: xr.DataTree) -> Section:
         (
             Table("How this result was made.", "ll", ("what", "value"), tuple(rows)),
             *said,
-            Text("To do it again with the same versions, precision and device, which gives the same numbers:"),
+            Text(
+                "To do it again. With the same versions, precision and device the numbers are the same, provided that "
+                "the recording is: what was read of the file and what was cut from it is not repeated here."
+            ),
             Code(_recipe(attrs)),
         ),
     )

@@ -297,6 +297,7 @@ def test_a_matrix_with_pre_in_the_rows_is_transposed_by_its_mapping(tmp_path):
     made = open_connectome(tmp_path / "w.npz", fields={"weight": lambda file: file["adjacency"].T, "neuron": "ids"})
     assert to_dense(made, "weight").sel(post="b", pre="a") == 5
     assert made.attrs["left_out"] == "kind"
+    assert made.attrs["read"].endswith("(1 edges, 2 neurons, rows taken for post, columns for pre)")
 
 
 def test_neurons_described_in_the_file_are_read(tmp_path):

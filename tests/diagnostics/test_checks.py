@@ -138,6 +138,30 @@ def test_a_loss_that_is_only_noise_passes():
     assert (found.verdict, found.value) == ("pass", 0.0)
 
 
+def test_a_short_or_interrupted_run_does_not_pass():
+    assert descended(np.random.default_rng(0).normal(size=999)).verdict == "not certified"
+    result = approximated(np.zeros(1000))
+    result.attrs["status"] = "interrupted"
+    result["optimisation"] = xr.Dataset({"loss": ("step", np.zeros(1000))}, attrs={"latent_values": 100})
+    assert verdict(result, "convergence").verdict == "not certified"
+
+
+def test_a_parameter_that_still_moves_is_named_although_the_loss_is_flat():
+    def moved(*by, status="finished"):
+        result = approximated(np.zeros(1000))
+        result.attrs["status"] = status
+        found = {"loss": ("step", np.zeros(1000)), "moved": ("site", list(by))}
+        result["optimisation"] = xr.Dataset(found, {"site": ["gain", "noise"]}, attrs={"latent_values": 100})
+        return [v for v in diagnose(result).verdicts if v.concern == "movement of parameters"]
+
+    (still,), (rest,), (lost,) = moved(0.1, 2.0), moved(0.1, 0.4), moved(0.1, np.nan)
+    assert (still.verdict, still.value, rest.verdict) == ("not certified", 2.0, "pass")
+    assert still.explanation.startswith("noise moved most")
+    assert lost.verdict == "not certified"
+    # Where half of the run was is known of whole runs only.
+    assert moved(0.1, 2.0, status="interrupted") == []
+
+
 def test_a_handful_of_steps_does_not_certify_convergence():
     found = descended(np.zeros(30))
     assert (found.verdict, found.value, found.threshold) == ("not certified", 30, "at least 200 steps")

@@ -175,6 +175,15 @@ def test_the_loss_of_every_step_is_kept():
     assert result["optimisation"].attrs["latent_values"] == 2
 
 
+def test_movement_is_that_of_the_means_since_the_middle_of_the_run():
+    options = OPTIONS | {"draws": 400, "steps": 400}
+    whole = fit_svi(jax.random.key(3), linear_model, INPUTS, **options)
+    moved = whole["optimisation"]["moved"].sel(site="beta").item()
+    far = {"steps": 200, "learning_rate": 3e-3, "initial": {"beta": np.array([5.0, 5.0])}}
+    short = fit_svi(jax.random.key(3), linear_model, INPUTS, **options | far)
+    assert short["optimisation"]["moved"].sel(site="beta").item() > 1 > 0.5 > moved
+
+
 @pytest.mark.slow
 def test_a_fit_of_paths_is_bit_identical_between_processes_with_other_hash_seeds(tmp_path):
     script = tmp_path / "fit.py"

@@ -117,7 +117,7 @@ def test_weights_of_ones_own_model_are_drawn_and_the_sure_ones_listed():
     with report_look():
         matrices, sentence, table = connectivity_section(xr.DataTree.from_dict({"posterior": posterior})).blocks
     assert "over 200 draws" in matrices.caption
-    assert "of the sign of 1 of 2 ordered pairs of neurons (50 %)" in sentence.text
+    assert "1 of 2 ordered pairs of neurons (50 %) have a weight of one sign" in sentence.text
     assert [row[:2] for row in table.rows] == [("b", "a")]
 
 

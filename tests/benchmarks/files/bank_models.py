@@ -161,10 +161,10 @@ def unstable_solver(y: np.ndarray) -> None:
 
 
 def overflowing(y: np.ndarray | None) -> None:
-    """Data of which about one simulation in ten is not finite."""
+    """Data of which about one simulation in five is not finite."""
     theta = numpyro.sample("theta", dist.Normal(0.0, 1.0))
     with numpyro.plate("row", 5):
-        numpyro.sample("y", dist.Normal(jnp.where(jnp.greater(theta, 1.3), jnp.inf, theta), 1.0), obs=y)
+        numpyro.sample("y", dist.Normal(jnp.where(jnp.greater(theta, 0.8), jnp.inf, theta), 1.0), obs=y)
 
 
 @contextmanager
