@@ -18,6 +18,7 @@ from connectinfer.inference.flow_posterior import fit_flow_posterior
 from connectinfer.inference.nuts import NUTS_OPTIONS, sample_nuts
 from connectinfer.inference.result import Labels
 from connectinfer.inference.svi import fit_svi
+from connectinfer.optimisation.progress import announce
 from connectinfer.zoo import load_model
 
 ENGINES: dict[str, Callable[..., xr.DataTree]] = {
@@ -61,6 +62,9 @@ def fit(
     labels = Labels(Path(module.__file__ or module.__name__).stem, module.DIMS, coords)
     result = ENGINES[name](jax.random.key(seed), module.model, inputs, labels=labels, **start, **for_engine)
     result.attrs |= {"seed": seed} | _origin(recording, options)
+    # Whoever fits in a loop would go on with the next data set.
+    if result.attrs.get("status") == "interrupted" and options.get("show_progress", True):
+        announce("The fit was interrupted: its result is what there was by then.")
     return result
 
 

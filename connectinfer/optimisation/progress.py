@@ -15,6 +15,11 @@ def _console() -> Console:
     return Console(stderr=True, file=sys.stderr)
 
 
+def announce(text: str) -> None:
+    """What a user must not overlook, on standard error."""
+    _console().print(text, style="bold")
+
+
 @contextmanager
 def timed(doing: str, show: bool = True) -> Iterator[None]:
     """Says on standard error what is being done, and when it is done how long it took."""

@@ -13,12 +13,12 @@ from connectinfer.zoo import load_model
 TINY = {"steps": 3, "draws": 4, "show_progress": False}
 
 
-def test_options_that_are_kept_only_by_name_are_listed(monkeypatch):
+def test_options_kept_by_name_only_are_listed_and_an_interruption_is_said(monkeypatch, capsys):
     given = []
 
     def engine(key, model, inputs, *, labels=None, initial=None, guide="normal", steps=1):
         given.append((key, model, inputs, labels, initial, guide, steps))
-        return xr.DataTree()
+        return xr.DataTree(xr.Dataset(attrs={"status": "interrupted"}))
 
     monkeypatch.setitem(fit_module.ENGINES, "svi", engine)
     data = recording(rates=np.random.default_rng(0).normal(size=(2, 30, 3)), time=0.01)
@@ -26,6 +26,7 @@ def test_options_that_are_kept_only_by_name_are_listed(monkeypatch):
     assert json.loads(result.attrs["options"]) == {"rank": 1, "guide": "mean", "steps": 3}
     assert result.attrs["options_by_name"] == "guide"
     assert given[0][-2:] == (np.mean, 3)
+    assert "The fit was interrupted" in capsys.readouterr().err
 
 
 @pytest.mark.slow

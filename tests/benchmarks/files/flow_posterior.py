@@ -22,7 +22,7 @@ SHIFT = 1.0
 
 def run(quick: bool) -> dict:
     """All of it; fewer simulations and steps, and one model, if `quick`."""
-    size = {"simulations": 2000, "steps": 1000} if quick else {"simulations": 30_000, "steps": 15_000}
+    size = {"simulations": 2000, "steps": 1000} if quick else {"simulations": 100_000, "steps": 30_000}
     found = calibrate(
         CALIBRATED,
         tiny_recording(CALIBRATED),
@@ -55,7 +55,10 @@ def run(quick: bool) -> dict:
 def _fit(name: str, **options):
     posterior = POSTERIORS[name]
     inputs = inputs_of(posterior)
-    return fit_flow_posterior(jax.random.key(0), posterior.model, inputs, draws=2000, show_progress=False, **options)
+    with jax.enable_x64(posterior.float64):
+        return fit_flow_posterior(
+            jax.random.key(0), posterior.model, inputs, draws=2000, show_progress=False, **options
+        )
 
 
 def _shifted(name: str, **options):
