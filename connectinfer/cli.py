@@ -5,7 +5,6 @@ Exit codes: 0 ran and nothing failed, 3 ran but diagnostics failed, 1 user error
 their first line, so that help and the list of models come at once.
 """
 
-import ast
 import os
 import platform
 import sys
@@ -20,6 +19,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 import connectinfer
+from connectinfer.arguments import check_netcdf_output, check_output, is_begun_by, key_values, literals
 from connectinfer.optimisation.interruption import terminations_interrupt
 from connectinfer.terminal import clear_errors, console, say, shell_words
 from connectinfer.zoo import list_models, load_model
@@ -160,10 +160,10 @@ def fit(
         from connectinfer.data.files import find_file
 
         find_file(file)
-        _check_output(output, force or (checkpoint is not None and _is_interrupted(output)))
-        fields = _pairs("--field", field or [])
-        values = _literals(_pairs("--value", value or []))
-        options = _literals(_pairs("--option", [*(option or []), *([] if rank is None else [f"rank={rank}"])]))
+        check_netcdf_output(output, force or is_begun_by(output, checkpoint, model, seed))
+        fields = key_values("--field", field or [])
+        values = literals(key_values("--value", value or []))
+        options = literals(key_values("--option", [*(option or []), *([] if rank is None else [f"rank={rank}"])]))
         options |= {} if checkpoint is None else {"checkpoint": checkpoint}
         _start_jax(precision)
         from connectinfer.data.reading import open_recording
@@ -210,7 +210,7 @@ def report(
     with clear_errors(debug):
         page = output or file.with_suffix(".html")
         say(f"report on {file} into {page}")
-        _check_place(page, force)
+        check_output(page, force)
         from connectinfer.data.results import open_result
 
         result = open_result(file)
@@ -234,7 +234,7 @@ def simulate(
     """Draw the example recording of a model, to try `fit` on."""
     with clear_errors(debug):
         say(f"recording drawn from {model}, seed {seed}")
-        _check_output(output, force)
+        check_netcdf_output(output, force)
         _start_jax(None)
         module = load_model(model)
         if not hasattr(module, "example"):
@@ -273,8 +273,8 @@ def convert(
     """
     with clear_errors(debug):
         say(f"conversion of {source} to {target}")
-        _check_place(target, force)
-        fields, values = _pairs("--field", field or []), _literals(_pairs("--value", value or []))
+        check_output(target, force)
+        fields, values = key_values("--field", field or []), literals(key_values("--value", value or []))
         from connectinfer.data.reading import open_connectome, open_recording
         from connectinfer.data.recognition import holds_connectome
         from connectinfer.data.saving import save
@@ -340,55 +340,6 @@ def _installed(library: str) -> str:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _check_output(output: Path, force: bool) -> None:
-    if output.suffix != ".nc":
-        raise ValueError(f"The output is a netCDF file; its name must end in .nc, got {str(output)!r}.")
-    _check_place(output, force)
-
-
-def _is_interrupted(output: Path) -> bool:
-    """Whether a fit wrote it that did not come to its end."""
-    if not output.is_file():
-        return False
-    import xarray as xr
-
-    try:
-        with xr.open_datatree(output, engine="h5netcdf") as written:
-            return written.attrs.get("status") == "interrupted"
-    except (OSError, ValueError):
-        return False
-
-
-def _check_place(output: Path, force: bool) -> None:
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"The folder {output.parent} of the output does not exist; create it first.")
-    if output.exists() and not force:
-        raise FileExistsError(f"{output} exists; name another file, or give --force to overwrite it.")
-
-
-def _pairs(name: str, texts: list[str]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (key and equals and value):
-            raise ValueError(f"{name} takes key=value; got {text!r}.")
-        if key in pairs:
-            raise ValueError(f"{key!r} is given twice, as {pairs[key]!r} and as {value!r}; keep one.")
-        pairs[key] = value
-    return pairs
-
-
-def _literals(pairs: dict[str, str]) -> dict[str, Any]:
-    """Numbers, True, False, None and literal lists as Python reads them; anything else stays text."""
-    literals: dict[str, Any] = {}
-    for key, text in pairs.items():
-        try:
-            literals[key] = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text, text))
-        except (ValueError, SyntaxError):
-            literals[key] = text
-    return literals
 
 
 def _describe(data: "xr.Dataset") -> None:

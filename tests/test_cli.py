@@ -91,7 +91,8 @@ def engine(monkeypatch):
         if fake.error is not None:
             raise fake.error
         posterior = xr.Dataset({"p": (("chain", "draw"), np.zeros((1, 4)))})
-        return xr.DataTree.from_dict({"/": xr.Dataset(attrs={"status": fake.status}), "posterior": posterior})
+        attrs = {"status": fake.status, "model": Path(model.__file__).stem, "seed": seed}
+        return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), "posterior": posterior})
 
     def diagnose(result):
         assert "posterior" in result.children
@@ -235,16 +236,20 @@ def test_an_interruption_before_any_draw_writes_nothing(run, engine, recording_f
     assert "and the same command goes on from what is in kept" in " ".join(result.stderr.split())
 
 
-def test_the_same_command_goes_on_after_an_interruption(run, engine, recording_file, model_file):
+def test_the_same_command_goes_on_after_an_interruption(run, engine, recording_file, model_file, tmp_path):
     command = ("fit", recording_file, "--model", model_file, "--checkpoint", "kept")
     engine.status = "interrupted"
     assert run(*command).exit_code == 0
+    # Without a state to go on from, the output is all that there is.
+    assert run(*command).exit_code == 1
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "state.npz").write_text("")
+    assert run(*command, "--seed", "5").exit_code == 1
     engine.status = "finished"
     assert run(*command).exit_code == 0
     assert engine.calls[1]["options"]["checkpoint"] == Path("kept")
-    # The output of a finished fit is not replaced, nor that of a fit whose draws are kept nowhere else.
+    # The output of a finished fit is not replaced.
     assert run(*command).exit_code == 1
-    assert run(*command[:-2]).exit_code == 1
 
 
 def test_an_existing_result_is_overwritten_only_with_force(run, engine, recording_file, model_file, tmp_path):
