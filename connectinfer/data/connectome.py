@@ -178,7 +178,7 @@ def sum_synapses(pre: ArrayLike, post: ArrayLike, **sizes: ArrayLike) -> dict[st
     return {"pre": senders[first], "post": receivers[first], "synapse_count": synapse_count, **summed}
 
 
-def number_contacts(pre: ArrayLike, post: ArrayLike, kind: ArrayLike | None = None) -> Int[np.ndarray, "edge"]:
+def number_contacts(pre: ArrayLike, post: ArrayLike, kind: ArrayLike | None = None) -> Int[np.ndarray, " edge"]:
     """0, 1, 2, ... for the edges that join the same two neurons (by the same kind), in their order.
 
     Raises:
@@ -223,7 +223,7 @@ def merge_contacts(dataset: xr.Dataset) -> xr.Dataset:
     return result
 
 
-def edge_indices(dataset: xr.Dataset) -> tuple[Int[np.ndarray, "edge"], Int[np.ndarray, "edge"]]:
+def edge_indices(dataset: xr.Dataset) -> tuple[Int[np.ndarray, " edge"], Int[np.ndarray, " edge"]]:
     """Positions on the `neuron` axis of each edge's pre and post neuron."""
     ids = pd.Index(dataset["neuron"].values)
     return ids.get_indexer(dataset["pre"].values), ids.get_indexer(dataset["post"].values)

@@ -25,7 +25,7 @@ def split_trials(
 
 def split_units(
     rng: np.random.Generator, dataset: xr.Dataset, *, held_out_fraction: float = 0.2
-) -> tuple[Shaped[np.ndarray, "held_in"], Shaped[np.ndarray, "held_out"]]:
+) -> tuple[Shaped[np.ndarray, " held_in"], Shaped[np.ndarray, " held_out"]]:
     """Ids of held-in and held-out units, at random, in their order, at least one of each (for co-smoothing).
 
     Raises:

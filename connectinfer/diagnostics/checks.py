@@ -1,5 +1,6 @@
 """`diagnose`: one verdict per concern, in plain words, each with its number, its threshold and what to do next."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -144,8 +145,11 @@ def _repeated_chains(result: xr.DataTree) -> list[Verdict]:
     """Whether chains hold the same draws, as runs of one seed do; listed only if so."""
     posterior = result["posterior"].to_dataset()
     n_chains, n_draws = posterior.sizes["chain"], posterior.sizes["draw"]
-    rows = [np.ascontiguousarray(x.transpose("chain", "draw", ...).values) for x in posterior.data_vars.values()]
-    different = len({b"".join(row[i].tobytes() for row in rows) for i in range(n_chains)})
+    digests = [hashlib.sha256() for _ in range(n_chains)]
+    for values in posterior.data_vars.values():
+        for digest, chain in zip(digests, values.transpose("chain", "draw", ...).values, strict=True):
+            digest.update(np.ascontiguousarray(chain))
+    different = len({digest.digest() for digest in digests})
     if different == n_chains:
         return []
     said = (

@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from connectinfer.inference.amortised import DataFeatures, FlowPosterior, Networks, Summary, untrained_networks
-from connectinfer.inference.preflight import check_model
+from connectinfer.inference.preflight import Preflight, check_model
 from connectinfer.inference.result import Labels, build_result, check_labels
 from connectinfer.inference.simulations import Simulations, possible_parameters, simulate_features
 from connectinfer.inference.start import constrain, potential
@@ -85,22 +85,16 @@ def fit_flow_posterior(
         KeyboardInterrupt: interrupted before anything was trained.
     """
     started = time.time()
+    if draws < 1:
+        raise ValueError(f"`draws` must be at least 1; got {draws}.")
     labels = labels or Labels.of(model)
-    _check_options(simulations, rounds, steps, learning_rate, draws)
     key_check, key_rounds, key_draws, key_result = jax.random.split(key, 4)
-    bound, arrays = bind(model, inputs)
-    sites = describe_sites(bound, arrays)
-    check_labels(sites, labels)
-    with timed("checking the model on draws from its prior", show_progress):
-        preflight = check_model(key_check, bound, arrays)
-    features = _features_of(sites, summary)
-    folder = None if checkpoint is None else Path(checkpoint)
-    options = _Options(simulations, rounds, steps, learning_rate, folder, show_progress)
-    trained = _train_rounds(key_rounds, _Problem(bound, arrays, sites, features), options)
-    n_drawn = sum(each.n_drawn for each in trained.simulated)
-    failed = n_drawn - sum(len(each.free) for each in trained.simulated)
-    if failed:
-        warnings.warn(f"{failed} of {n_drawn} simulations failed and are left out.", stacklevel=3)
+    options = _Options(simulations, rounds, steps, learning_rate, checkpoint, show_progress)
+    problem, preflight = _checked(key_check, model, inputs, summary, options)
+    bound, arrays = problem.bound, problem.arrays
+    check_labels(problem.sites, labels)
+    trained = _train_rounds(key_rounds, problem, options)
+    n_drawn, failed = _count_failures(trained.simulated)
     attrs = {
         "engine": "flow_posterior",
         "status": trained.status,
@@ -144,24 +138,16 @@ def train_flow_posterior(
         ValueError: as `fit_flow_posterior`; also if the training diverges.
         KeyboardInterrupt: interrupted before the end; with `checkpoint`, the same call goes on.
     """
-    _check_options(simulations, 1, steps, learning_rate, 1)
     key_check, key_round = jax.random.split(key)
-    bound, arrays = bind(model, inputs)
-    sites = describe_sites(bound, arrays)
-    with timed("checking the model on draws from its prior", show_progress):
-        check_model(key_check, bound, arrays)
-    features = _features_of(sites, summary)
-    folder = None if checkpoint is None else Path(checkpoint)
-    options = _Options(simulations, 1, steps, learning_rate, folder, show_progress)
-    trained = _train_rounds(key_round, _Problem(bound, arrays, sites, features), options)
+    options = _Options(simulations, 1, steps, learning_rate, checkpoint, show_progress)
+    problem, _ = _checked(key_check, model, inputs, summary, options)
+    trained = _train_rounds(key_round, problem, options)
     if trained.status == "interrupted":
         goes_on = "give `checkpoint` to go on later" if checkpoint is None else "the same call goes on"
         raise KeyboardInterrupt(f"Interrupted after {len(trained.training.losses)} of {steps} steps; {goes_on}.")
     if trained.status == "diverged":
         raise ValueError(f"The training diverged after {len(trained.training.losses)} steps. Lower `learning_rate`.")
-    (simulated,) = trained.simulated
-    if failed := simulated.n_drawn - len(simulated.free):
-        warnings.warn(f"{failed} of {simulations} simulations failed and are left out.", stacklevel=3)
+    _count_failures(trained.simulated)
     return trained.posterior
 
 
@@ -177,8 +163,34 @@ class _Options(NamedTuple):
     rounds: int
     steps: int
     learning_rate: float
-    folder: Path | None
+    checkpoint: str | Path | None
     show_progress: bool
+
+
+def _checked(
+    key: PRNGKeyArray, model: Callable, inputs: Mapping[str, Any], summary: Summary | None, options: _Options
+) -> tuple[_Problem, Preflight]:
+    """What a flow is to learn, once options and model are found to be possible."""
+    simulations, rounds, steps, learning_rate, *_ = options
+    if simulations < _LEAST_SIMULATIONS or min(rounds, steps) < 1 or not learning_rate > 0:
+        raise ValueError(
+            f"`simulations` must be at least {_LEAST_SIMULATIONS}, `rounds` and `steps` at least 1 and `learning_rate` "
+            f"positive; got {simulations}, {rounds}, {steps} and {learning_rate}."
+        )
+    bound, arrays = bind(model, inputs)
+    sites = describe_sites(bound, arrays)
+    with timed("checking the model on draws from its prior", options.show_progress):
+        preflight = check_model(key, bound, arrays)
+    return _Problem(bound, arrays, sites, _features_of(sites, summary)), preflight
+
+
+def _count_failures(simulated: Sequence[Simulations]) -> tuple[int, int]:
+    """How many simulations were drawn, and how many of them failed, of which a warning tells."""
+    n_drawn = sum(each.n_drawn for each in simulated)
+    failed = n_drawn - sum(len(each.free) for each in simulated)
+    if failed:
+        warnings.warn(f"{failed} of {n_drawn} simulations failed and are left out.", stacklevel=4)
+    return n_drawn, failed
 
 
 def _train_rounds(key: PRNGKeyArray, problem: _Problem, options: _Options) -> _Trained:
@@ -220,7 +232,8 @@ def _round(
     name = f"round {len(earlier) + 1}"
     with timed(f"{name}: {n} simulations", options.show_progress):
         drawn = simulate_features(key_simulate, problem.bound, problem.arrays, problem.features, values, n)
-    file = None if options.folder is None else checkpoint_folder(options.folder / name.replace(" ", "_")) / STATE_FILE
+    folder = None if options.checkpoint is None else Path(options.checkpoint) / name.replace(" ", "_")
+    file = None if folder is None else checkpoint_folder(folder) / STATE_FILE
     training = {"checkpoint": file, "show_progress": options.show_progress, "name": f"flow, {name}"}
     posterior, found = _train(key_train, problem, [*earlier, drawn], options, training)
     return _Trained(posterior, found, [*earlier, drawn], possible, found.status)
@@ -231,14 +244,6 @@ def _too_narrow(rounds: int, possible: float) -> str:
         f"After {rounds} rounds, {possible:.2g} of the prior is left: too little to draw further simulations from. The "
         "flow is that of these rounds. More `simulations`, or the engine 'nuts', which needs no simulations."
     )
-
-
-def _check_options(simulations: int, rounds: int, steps: int, learning_rate: float, draws: int) -> None:
-    if simulations < _LEAST_SIMULATIONS or min(rounds, steps, draws) < 1 or not learning_rate > 0:
-        raise ValueError(
-            f"`simulations` must be at least {_LEAST_SIMULATIONS}, `rounds`, `steps` and `draws` at least 1 and "
-            f"`learning_rate` positive; got {simulations}, {rounds}, {steps}, {draws} and {learning_rate}."
-        )
 
 
 def _features_of(sites: Mapping[str, Site], summary: Summary | None) -> DataFeatures:

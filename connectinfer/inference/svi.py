@@ -64,7 +64,7 @@ def fit_svi(
     constructor = guide_constructor(guide)
     _check_options(steps, learning_rate, particles, draws)
     labels = labels or Labels.of(model)
-    key_check, key_init, key_run, key_draws, key_result = jax.random.split(key, 5)
+    key_check, key_init, key_run, key_draws, key_result, key_moved = jax.random.split(key, 6)
     bound, arrays = bind(model, inputs)
     sites = describe_sites(bound, arrays)
     check_labels(sites, labels)
@@ -78,7 +78,6 @@ def fit_svi(
     loss = negative_elbo(bound, guide_function, constrain_parameters, particles)
     named = guide if isinstance(guide, str) else getattr(guide, "__name__", "custom")
     fixed = {name: repr(x) for name, x in inputs.items() if name not in arrays}
-    work = {"model": labels.model, "inputs": fixed, "guide": named, "rate": learning_rate, "particles": particles}
     optimum = minimise(
         key_run,
         loss,
@@ -88,7 +87,7 @@ def fit_svi(
         steps=steps,
         name="SVI",
         checkpoint=None if checkpoint is None else checkpoint_folder(checkpoint) / STATE_FILE,
-        work=work,
+        work={"model": labels.model, "inputs": fixed, "guide": named, "rate": learning_rate, "particles": particles},
         show_progress=show_progress,
     )
     if optimum.status == "interrupted" and not len(optimum.losses):
@@ -111,9 +110,9 @@ def fit_svi(
         )
         samples, stats = {n: v[None] for n, v in values.items()}, {"log_weight": np.asarray(log_weight)[None]}
         result = build_result(key_result, bound, arrays, inputs, samples, preflight.prior, stats, labels, attrs)
-    n_values = sum(int(np.prod(x.shape[1:])) for x in values.values())
-    moved = _moved(key_draws, sites, guide_function, constrain_parameters, arrays, optimum)
+        moved = _moved(key_moved, sites, guide_function, constrain_parameters, arrays, optimum)
     found = {"loss": ("step", optimum.losses), "moved": ("site", list(moved.values()))}
+    n_values = sum(int(np.prod(x.shape[1:])) for x in values.values())
     result["optimisation"] = xr.Dataset(found, {"site": list(moved)}, {"latent_values": n_values})
     return result
 

@@ -27,7 +27,7 @@ _KNOWN = {
     "elbo": "best ELBO",
     "rounds": "rounds of simulations",
     "simulations": "simulations",
-    "failed_simulations": "simulations left out, being not finite",
+    "failed_simulations": "simulations left out, having failed",
     "possible": "share of the prior that the last round drew from",
     "warmup": "warm-up draws per chain",
     "chain_method": "chains ran",
