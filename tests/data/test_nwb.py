@@ -1,11 +1,9 @@
-from datetime import UTC, datetime
-
 import h5py
 import numpy as np
 import pynapple
 import pynwb
 import pytest
-from pynwb.ophys import DfOverF, Fluorescence, ImageSegmentation, OpticalChannel
+from nwb_sessions import imaging, session
 from shared_data import RECORDINGS, needs_shared_data
 
 from connectinfer.data.field_tree import FieldTree
@@ -14,12 +12,6 @@ from connectinfer.data.reading import open_recording
 
 PHY = RECORDINGS / "nwb" / "A8604-211122.nwb"
 MEMORY = RECORDINGS / "nwb" / "sub-4_ses-4_ecephys+image.nwb"
-
-
-def session():
-    return pynwb.NWBFile(
-        session_description="made by a test", identifier="a", session_start_time=datetime(2020, 1, 1, tzinfo=UTC)
-    )
 
 
 def written(path, content):
@@ -49,30 +41,6 @@ def spikes(tmp_path_factory):
         )
     )
     return written(tmp_path_factory.mktemp("nwb") / "spikes.nwb", content)
-
-
-def imaging(signals, *, trials=(), timestamps=None):
-    """A session with one signal `(time, 2)` per name, of the regions 12 and 10, and no units."""
-    content = session()
-    channel = OpticalChannel(name="channel", description="green", emission_lambda=500.0)
-    plane = content.create_imaging_plane(
-        name="plane", optical_channel=channel, description="d", device=content.create_device(name="microscope"),
-        excitation_lambda=600.0, indicator="GCaMP", location="V1",
-    )  # fmt: skip
-    segmentation = ImageSegmentation()
-    regions = segmentation.create_plane_segmentation(name="cells", description="d", imaging_plane=plane)
-    for region in (10, 11, 12):
-        regions.add_roi(pixel_mask=[(0, 0, 1.0)], id=region)
-    module = content.create_processing_module("ophys", "calcium")
-    module.add(segmentation)
-    timing = {"rate": 10.0, "starting_time": 0.5} if timestamps is None else {"timestamps": timestamps}
-    for container, (name, data) in zip((Fluorescence(), DfOverF()), signals.items(), strict=False):
-        module.add(container)
-        rois = regions.create_roi_table_region(region=[2, 0][: data[0].size], description="d")
-        container.create_roi_response_series(name=name, data=data, rois=rois, unit="a.u.", **timing)
-    for start, stop in trials:
-        content.add_trial(start_time=start, stop_time=stop)
-    return content
 
 
 TRACES = np.arange(20.0).reshape(10, 2)

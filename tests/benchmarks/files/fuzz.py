@@ -20,7 +20,7 @@ from workers import Outcome, Source, judge, outcomes_of
 CLAIM = "fuzz"
 TARGET = ">= 2,000 files a reader: error or read; no hang, traceback, code; memory <= 4x"
 
-FILES, QUICK_FILES, COMMANDS, BATCH = 2000, 40, 100, 250
+FILES, QUICK_FILES, COMMANDS, BATCH = 2000, 40, 100, 500
 KEPT = Path(__file__).parents[3] / ".benchmarks" / "fuzz"
 FAILURES = ("wrong exception", "traceback", "hung", "crashed", "memory", "code executed", "leaked", "not sound")
 

@@ -2,11 +2,11 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pynwb
 import scipy.io
 from sample import COUNTS, TIMES, UNITS, Sample, sessions, taken, wiring
 from scipy import sparse
@@ -14,22 +14,11 @@ from scipy import sparse
 from connectinfer.data.saving import save
 
 sys.path.append(str(Path(__file__).parents[2] / "data"))
+from nwb_sessions import imaging, session
 from sonata_network import write_network
 
 
 def nwb(root: Path) -> Iterator[Sample]:
-    import pynwb
-
-    def session():
-        day = datetime(2020, 1, 1, tzinfo=UTC)
-        return pynwb.NWBFile(
-            session_description="s",
-            identifier="a",
-            session_start_time=day,
-            file_create_date=day,
-            timestamps_reference_time=day,
-        )
-
     def written(name, content):
         with pynwb.NWBHDF5IO(root / name, "w") as file:
             # The schema of the format is 200 kB, and mutating it would exercise its parser alone.
@@ -45,31 +34,8 @@ def nwb(root: Path) -> Iterator[Sample]:
     content.add_epoch(0.0, 0.4, ["baseline"])
     yield taken(written("spikes.nwb", content), "recording")
     yield taken(root / "spikes.nwb", "recording", None, events=None)
-    yield taken(written("imaging.nwb", _imaging(session())), "recording")
-
-
-def _imaging(content):
-    from pynwb.ophys import Fluorescence, ImageSegmentation, OpticalChannel
-
-    channel = OpticalChannel(name="channel", description="green", emission_lambda=500.0)
-    plane = content.create_imaging_plane(
-        name="plane", optical_channel=channel, description="d", device=content.create_device(name="microscope"),
-        excitation_lambda=600.0, indicator="GCaMP", location="V1",
-    )  # fmt: skip
-    segmentation = ImageSegmentation()
-    cells = segmentation.create_plane_segmentation(name="cells", description="d", imaging_plane=plane)
-    for region in (10, 11, 12):
-        cells.add_roi(pixel_mask=[(0, 0, 1.0)], id=region)
-    module = content.create_processing_module("ophys", "calcium")
-    module.add(segmentation)
-    traces = Fluorescence()
-    module.add(traces)
-    rows = cells.create_roi_table_region(region=[2, 0], description="those seen")
-    traces.create_roi_response_series(
-        name="dff", data=np.random.default_rng(3).normal(size=(20, 2)), rois=rows, unit="1", rate=10.0
-    )
-    content.add_trial(start_time=0.2, stop_time=0.9)
-    return content
+    traces = np.random.default_rng(3).normal(size=(20, 2))
+    yield taken(written("imaging.nwb", imaging({"dff": traces}, trials=[(0.2, 0.9)])), "recording")
 
 
 def sonata(*mutable: str) -> Callable[[Path], Iterator[Sample]]:
