@@ -20,7 +20,7 @@ import numpy as np
 
 from connectinfer._typing import FilePath
 from connectinfer.data.field_tree import FieldTree, Leaf, Proposal
-from connectinfer.data.hdf5 import leaf
+from connectinfer.data.hdf5 import check_stored_size, leaf
 from connectinfer.data.hdf5_text import check_text_storage
 
 RAGGED = "list"
@@ -39,6 +39,7 @@ def read_nwb(path: FilePath) -> dict[str, Any]:
         pynwb = _import_pynwb(file)
         try:
             check_text_storage(file)
+            _check_regions(file)
             # Extensions describe their types inside the file, as JSON; without it their objects could not be read.
             with pynwb.NWBHDF5IO(str(file), "r", load_namespaces=True) as source:
                 tree = _tree(file, source.read())
@@ -86,6 +87,19 @@ def _import_pynwb(file: Path) -> ModuleType:
     except ImportError as error:
         raise ImportError(f"{file.name} needs the extra `nwb`: python -m pip install 'connectinfer[nwb]'.") from error
     return pynwb
+
+
+def _check_regions(file: Path) -> None:
+    """Raise unless lists of table rows, which pynwb loads unasked, are stored as long as they claim to be."""
+    found: list[h5py.Dataset] = []
+    with h5py.File(file, "r") as content:
+        content.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
+        for item in found:
+            if item.attrs.get("neurodata_type") == "DynamicTableRegion":
+                try:
+                    check_stored_size(item)
+                except ValueError as error:
+                    raise ValueError(f"{item.name}: {error}") from error
 
 
 def _in_brief(error: Exception) -> str:

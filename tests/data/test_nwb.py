@@ -46,6 +46,21 @@ def spikes(tmp_path_factory):
 TRACES = np.arange(20.0).reshape(10, 2)
 
 
+def test_a_list_of_regions_that_claims_more_than_is_stored_is_refused_before_it_is_loaded(tmp_path):
+    path = written(tmp_path / "a.nwb", imaging({"traces": TRACES}))
+    with h5py.File(path, "r+") as content:
+        name = "processing/ophys/Fluorescence/traces/rois"
+        values, attributes = content[name][()], dict(content[name].attrs)
+        del content[name]
+        longer = content.create_dataset(name, (10**9,), values.dtype, chunks=(2,))
+        longer[:2] = values
+        longer.attrs.update(attributes)
+    with pytest.raises(
+        ValueError, match=r"a\.nwb cannot be read as NWB .*rois: it claims 8000000000 bytes, but the 16 that"
+    ):
+        read_nwb(path)
+
+
 def test_units_and_trials_need_no_mapping(spikes):
     read = open_recording(spikes, bin_width=0.1)
     assert read["counts"].values.tolist() == [[[1, 0], [1, 0], [0, 1]], [[1, 0], [0, 2], [0, 0]]]
