@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from connectinfer.data.columns import joined_columns
 from connectinfer.data.recording import KINDS, recording
 from connectinfer.data.spike_times import count_spikes
 from connectinfer.data.time_bins import cut_at_events
@@ -84,7 +85,7 @@ def _from_bins(kind: str, parts: dict[str, Any]) -> xr.Dataset:
         raise ValueError(f"{unused} belong to `spike_times`; `{kind}` is binned already.")
     if isinstance(data, Mapping):
         parts.setdefault("unit", list(data))
-        data = np.stack([np.asarray(each) for each in data.values()], axis=-1)
+        data = joined_columns(data, kind)
     if isinstance(data, list):
         return recording(**{kind: data}, time=time, **parts)
     data = np.asarray(data)

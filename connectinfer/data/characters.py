@@ -7,6 +7,16 @@ LARGEST = 0x10FFFF
 HALVES = (0xD800, 0xDFFF)
 
 
+def check_name(name: str) -> None:
+    """Raise unless a name that a file gives can be written into another one.
+
+    Raises:
+        ValueError: if it holds a zero, with which files end texts, or half a character.
+    """
+    if any(each == "\0" or HALVES[0] <= ord(each) <= HALVES[1] for each in name):
+        raise ValueError(f"the name {name!r} holds a code that is no character, which no file can store; rename it")
+
+
 def check_characters(array: np.ndarray, name: str) -> np.ndarray:
     """`array`, where all its text can be read and written; NumPy finds out only when an entry is looked at.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from connectinfer.data.characters import check_name
 from connectinfer.data.identifiers import LARGEST_ID
 from connectinfer.data.padding import check_filled, is_mostly_padding
 
@@ -19,9 +20,12 @@ def column_names(rows: Sequence[Mapping[Any, Any]], what: str) -> list[Any]:
     """The names that occur in any row; `what` is what messages call the rows.
 
     Raises:
-        ValueError: for many rows that hardly share a name, which would make a table of missing values.
+        ValueError: for many rows that hardly share a name, which would make a table of missing values, or for a name
+            that holds no characters.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
+    for name in names:
+        check_name(str(name))
     check_filled(
         len(names) * len(rows),
         sum(map(len, rows)),
@@ -30,6 +34,20 @@ def column_names(rows: Sequence[Mapping[Any, Any]], what: str) -> list[Any]:
         "a table; put what is common under common names",
     )
     return names
+
+
+def joined_columns(columns: Mapping[str, Any], name: str) -> np.ndarray:
+    """Columns side by side, along a new last axis; `name` is what messages call them.
+
+    Raises:
+        ValueError: if they differ in shape.
+    """
+    arrays = {column: np.asarray(values) for column, values in columns.items()}
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) > 1:
+        found = ", ".join(f"{column} {array.shape}" for column, array in list(arrays.items())[:8])
+        raise ValueError(f"the columns of `{name}` must have one shape; got {found}. Name them one by one.")
+    return np.stack(list(arrays.values()), axis=-1)
 
 
 def as_column(values: Sequence[Any], name: str) -> np.ndarray | None:

@@ -346,6 +346,11 @@ def _check_neurons(dataset: xr.Dataset) -> None:
     for name in OBSERVED:
         if dataset[name].dtype != bool:
             raise ValueError(f"`{name}` must be bool; got {dataset[name].dtype}. Use `.astype(bool)`.")
+    for name in ("sign", *POSITION):
+        if name in dataset and dataset[name].dims != ("neuron",):
+            raise ValueError(f"`{name}` must have one value per neuron, dims ('neuron',); got {dataset[name].dims}.")
+        if name in dataset and dataset[name].dtype.kind not in "iuf":
+            raise ValueError(f"`{name}` must be numbers; got {dataset[name].dtype}.")
     if "sign" in dataset and not np.isin(dataset["sign"].values, (-1, 0, 1)).all():
         raise ValueError(
             f"`sign` must be 1 (excitatory), -1 (inhibitory) or 0 (unknown); got {np.unique(dataset['sign'].values)}."
@@ -355,8 +360,6 @@ def _check_neurons(dataset: xr.Dataset) -> None:
         return
     if len(given) < 3:
         raise ValueError(f"positions need x, y and z in micrometres; got {given} only.")
-    if any(dataset[name].dtype.kind not in "iuf" for name in POSITION):
-        raise ValueError("positions must be numbers: x, y and z in micrometres.")
     xyz = np.stack([dataset[name].values.astype(float) for name in POSITION], axis=-1)
     bad = np.isinf(xyz).any(1) | (np.isnan(xyz).any(1) & ~np.isnan(xyz).all(1))
     if bad.any():

@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from connectinfer._typing import FilePath
-from connectinfer.data.characters import check_characters
+from connectinfer.data.characters import check_characters, check_name
 from connectinfer.data.field_tree import FieldTree, Leaf, Proposal, check_extent
 from connectinfer.data.graph_files import GRAPHS, read_graph_fields
 from connectinfer.data.hdf5 import read_hdf5
@@ -110,9 +110,11 @@ def note_source(dataset: xr.Dataset, path: Path, read: str, left_out: str) -> xr
     """`dataset` with attrs that say which file it came from, what was read and what was left out; also logged.
 
     Raises:
-        ValueError: if it holds text that could not be written.
+        ValueError: if it holds text that could not be written, or names were read that could not.
     """
     with naming(path):
+        for name in [*map(str, dataset.variables), read, *left_out.split(", ")]:
+            check_name(name)
         for name, each in dataset.variables.items():
             check_characters(each.values, str(name))
     # The logger is shared by the package, so that one level switches all of its reports.

@@ -50,6 +50,8 @@ def _same_type(ids: np.ndarray, name: str) -> np.ndarray:
 
 
 def _check_present(ids: np.ndarray, name: str) -> None:
+    if ids.dtype.kind not in "UOf":
+        return
     missing = np.flatnonzero(ids == "" if ids.dtype.kind == "U" else pd.isna(ids))
     if missing.size:
         others = f" and {missing.size - 1} more" if missing.size > 1 else ""

@@ -13,6 +13,7 @@ from scipy.sparse import issparse
 
 from connectinfer._typing import FilePath
 from connectinfer.data.assembly import DEFAULT_BIN_WIDTH, RECORDING_FIELDS, assemble_recording
+from connectinfer.data.columns import joined_columns
 from connectinfer.data.connectome import check_connectome, connectome, from_dense, from_sparse
 from connectinfer.data.field_groups import unfold
 from connectinfer.data.field_tree import FieldTree, select
@@ -157,7 +158,7 @@ def _assembled_connectome(parts: dict[str, Any], neurons: Any) -> xr.Dataset:
 def _from_matrix(weight: Any, neurons: Any) -> xr.Dataset:
     """From a matrix `(post, pre)`, dense, sparse, or as the columns of a table."""
     if isinstance(weight, Mapping):
-        weight = np.stack([np.asarray(each) for each in weight.values()], axis=-1)
+        weight = joined_columns(weight, "weight")
     return from_sparse(weight, neurons=neurons) if issparse(weight) else from_dense(weight, neurons=neurons)
 
 

@@ -171,6 +171,8 @@ def _time_axis(time: Any, n_time: int, bin_width: float | None = None) -> tuple[
         return np.arange(n_time) * float(starts), float(starts)
     if starts.shape != (n_time,):
         raise ValueError(f"`time` has shape {starts.shape}, but the data has {n_time} time bins.")
+    if n_time == 0:
+        raise ValueError("there are no time bins: the data is empty.")
     if n_time == 1:
         if bin_width is None:
             raise ValueError("one bin start does not give a bin width; pass `time` as a number, the bin width in s.")

@@ -12,7 +12,7 @@ import xarray as xr
 from scipy import sparse
 
 from connectinfer.data import field_tree, hdf5
-from connectinfer.data.connectome import connectome
+from connectinfer.data.connectome import check_connectome, connectome
 from connectinfer.data.field_tree import check_extent
 from connectinfer.data.hdf5 import read_hdf5
 from connectinfer.data.labelled import read_labelled
@@ -226,3 +226,48 @@ def test_ids_below_int64_are_named(tmp_path):
     (tmp_path / "a.csv").write_text("pre,post\n-9223372036854775809,1\n2,1\n")
     with pytest.raises(ValueError, match=r"a.csv: `pre` ids must be int64 or str"):
         open_connectome(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "pre,post,\0ind\na,b,x\n"),
+        ("a.json", '[{"pre": 1, "post": 2, "\\ud800": null}]'),
+        ("a.json", '{"nodes": [{"id": "a", "\\ud800": 1}], "links": []}'),
+    ],
+    ids=["column", "row", "graph"],
+)
+def test_names_that_no_file_can_store_are_refused(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=r"a\.\w+: the name '.*' holds a code that is no character"):
+        open_connectome(tmp_path / name)
+
+
+def test_columns_of_several_shapes_are_no_matrix(tmp_path):
+    np.savez(tmp_path / "a.npz", cell_1=np.ones(3, int), cell_2=np.ones((3, 2), int))
+    with pytest.raises(ValueError, match=r"a.npz: the columns of `counts` .* cell_1 \(3,\), cell_2 \(3, 2\)"):
+        open_recording(tmp_path / "a.npz", bin_width=0.1, fields={"counts": "cell_*"})
+
+
+def test_a_table_without_rows_is_an_empty_recording(tmp_path):
+    (tmp_path / "bins.csv").write_text("time,cell_1,cell_2")
+    with pytest.raises(ValueError, match=r"bins.csv: there are no time bins"):
+        open_recording(tmp_path / "bins.csv", fields={"counts": "cell_*", "time": "time"})
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"sign": ("neuron", np.zeros(2, "V8"))}, "`sign` must be numbers; got"),
+        ({"sign": ("edge", [1])}, r"`sign` must have one value per neuron, dims \('neuron',\); got \('edge',\)"),
+        ({n: ("neuron" if n == "x" else "edge", [1.0] * (2 if n == "x" else 1)) for n in "xyz"}, "`y` must have one"),
+    ],
+)
+def test_neurons_described_by_something_else_are_refused(variables, message):
+    with pytest.raises(ValueError, match=message):
+        check_connectome(connectome(["a"], ["b"]).assign(variables))
+
+
+def test_ids_that_are_records_are_refused():
+    with pytest.raises(ValueError, match="`pre` ids must be int64 or str; got"):
+        connectome(np.zeros(2, "i4,f4"), [1, 2])
