@@ -22,7 +22,7 @@ SHIFT = 1.0
 
 def run(quick: bool) -> dict:
     """All of it; fewer simulations and steps, and one model, if `quick`."""
-    size = {"simulations": 2000, "steps": 1000} if quick else {"simulations": 100_000, "steps": 30_000}
+    size = {"simulations": 2000, "steps": 1000} if quick else {"simulations": 100_000, "steps": 25_000}
     found = calibrate(
         CALIBRATED,
         tiny_recording(CALIBRATED),
