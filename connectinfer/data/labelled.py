@@ -118,8 +118,11 @@ def _check_array(name: str, item: h5py.Dataset) -> None:
 
 
 def _decoded(dataset: xr.Dataset) -> xr.Dataset:
-    """The same; text that is damaged is found here, where the file is known."""
+    """The same; damaged text, and arrays that do not fit their dims, are found here, where the file is known."""
     for name, each in dataset.variables.items():
+        sizes = tuple(dataset.sizes[dim] for dim in each.dims)
+        if each.shape != sizes:
+            raise ValueError(f"`{name}` has shape {each.shape}, but its dims {each.dims} have the sizes {sizes}")
         check_characters(each.values, str(name))
     return dataset
 

@@ -191,6 +191,18 @@ def test_zarr_that_claims_more_than_it_stores_is_refused(tmp_path):
     assert read_labelled(tmp_path / "b.zarr").sizes == {"x": 10**5}
 
 
+def test_a_netcdf_variable_that_does_not_fit_its_dimensions_is_damage(tmp_path):
+    xr.Dataset({"x": ("neuron", np.zeros(3))}, {"neuron": [1, 2, 3]}).to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    with h5py.File(tmp_path / "a.nc", "r+") as content:
+        del content["x"]
+        content["x"] = np.zeros(6)
+        content["x"].dims[0].attach_scale(content["neuron"])
+    with pytest.raises(
+        ValueError, match=r"a.nc .*`x` has shape \(6,\), but its dims \('neuron',\) have the sizes \(3,\)"
+    ):
+        read_labelled(tmp_path / "a.nc")
+
+
 @pytest.mark.parametrize("name", ["unit.npy", "a.npz"])
 def test_text_of_numbers_that_are_no_characters_is_damage(tmp_path, name):
     damaged = np.array([0x110000, 0x41], np.uint32).view("<U1")
