@@ -1,7 +1,8 @@
 """What the words of a command mean: KEY=VALUE pairs, and where output may go."""
 
 import ast
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +60,16 @@ def check_output(output: Path, force: bool) -> None:
         raise FileExistsError(f"{output} exists; name another file, or give --force to overwrite it.")
 
 
-def is_begun_by(output: Path, checkpoint: Path | None, model: str, seed: int) -> bool:
-    """Whether `output` is what an interrupted fit of this model and seed left, whose state is in `checkpoint`."""
-    if checkpoint is None or not checkpoint.is_dir() or not any(checkpoint.iterdir()) or not output.is_file():
+def is_begun_by(output: Path, file: Path, model: str, seed: int, options: Mapping[str, Any]) -> bool:
+    """Whether `output` is what an interrupted fit of this model to this file left, with this seed and these options."""
+    if not output.is_file():
         return False
     import xarray as xr
 
+    wanted = {"status": "interrupted", "source": file.name, "model": Path(model).stem, "seed": seed}
+    wanted |= {"options": json.dumps(dict(options))}
     try:
         with xr.open_datatree(output, engine="h5netcdf") as written:
-            wanted = {"status": "interrupted", "model": Path(model).stem, "seed": seed}
             return all(written.attrs.get(name) == value for name, value in wanted.items())
     except (OSError, ValueError):
         return False

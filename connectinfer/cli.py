@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 import connectinfer
 from connectinfer.arguments import check_netcdf_output, check_output, is_begun_by, key_values, literals
 from connectinfer.optimisation.interruption import terminations_interrupt
-from connectinfer.terminal import clear_errors, console, say, shell_words
+from connectinfer.terminal import NOTHING_KEPT, clear_errors, console, say, shell_words
 from connectinfer.zoo import list_models, load_model
 
 if TYPE_CHECKING:
@@ -154,16 +154,17 @@ def fit(
     Ctrl-C ends the sampling; what there is by then is written and judged. With --checkpoint nothing is lost however the
     fit ends, and the same command goes on; it replaces the output of the interrupted fit.
     """
-    kept = [] if checkpoint is None else [f"and the same command goes on from what is in {checkpoint}, if anything"]
-    with clear_errors(debug, *kept), terminations_interrupt():
+    state = f"and the same command goes on from what is in {checkpoint}, if anything"
+    with clear_errors(debug, NOTHING_KEPT if checkpoint is None else state), terminations_interrupt():
         say(f"fit of {model} to {file}, seed {seed}")
         from connectinfer.data.files import find_file
 
         find_file(file)
-        check_netcdf_output(output, force or is_begun_by(output, checkpoint, model, seed))
         fields = key_values("--field", field or [])
         values = literals(key_values("--value", value or []))
         options = literals(key_values("--option", [*(option or []), *([] if rank is None else [f"rank={rank}"])]))
+        begun = _holds_state(checkpoint) and is_begun_by(output, file, model, seed, options)
+        check_netcdf_output(output, force or begun)
         options |= {} if checkpoint is None else {"checkpoint": checkpoint}
         _start_jax(precision)
         from connectinfer.data.reading import open_recording
@@ -310,6 +311,14 @@ def doctor(debug: DebugOption = False) -> None:
         table.add_row("compile cache", _cache_state(Path(jax.config.jax_compilation_cache_dir)))
         table.add_row("models", f"{len(list_models())} in the zoo")
         console().print(table, highlight=False)
+
+
+def _holds_state(checkpoint: Path | None) -> bool:
+    if checkpoint is None:
+        return False
+    from connectinfer.optimisation.checkpoint import STATE_FILE
+
+    return any(checkpoint.rglob(STATE_FILE))
 
 
 def _start_jax(precision: Precision | None) -> None:

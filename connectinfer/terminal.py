@@ -26,8 +26,11 @@ def say(text: str) -> None:
     console(stderr=True).print(f"[bold]connectinfer[/bold] {escape(text)}", highlight=False)
 
 
+NOTHING_KEPT = "nothing else was kept"
+
+
 @contextmanager
-def clear_errors(debug: bool, kept: str = "nothing else was kept") -> Iterator[None]:
+def clear_errors(debug: bool, kept: str = NOTHING_KEPT) -> Iterator[None]:
     """Errors that connectinfer words for its users become one message and exit code 1; defects keep their traceback.
 
     Warnings become one line, without the place in the code; an interruption another, which ends with what is `kept`.

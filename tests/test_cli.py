@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,7 +92,9 @@ def engine(monkeypatch):
         if fake.error is not None:
             raise fake.error
         posterior = xr.Dataset({"p": (("chain", "draw"), np.zeros((1, 4)))})
-        attrs = {"status": fake.status, "model": Path(model.__file__).stem, "seed": seed}
+        given = json.dumps({name: value for name, value in options.items() if name != "checkpoint"})
+        attrs = {"status": fake.status, "model": Path(model.__file__).stem, "seed": seed, "options": given}
+        attrs["source"] = data.attrs["source"]
         return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), "posterior": posterior})
 
     def diagnose(result):
@@ -243,8 +246,13 @@ def test_the_same_command_goes_on_after_an_interruption(run, engine, recording_f
     # Without a state to go on from, the output is all that there is.
     assert run(*command).exit_code == 1
     (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "notes.txt").write_text("")
+    assert run(*command).exit_code == 1
     (tmp_path / "kept" / "state.npz").write_text("")
-    assert run(*command, "--seed", "5").exit_code == 1
+    shutil.copy(recording_file, tmp_path / "other.nc")
+    assert run("fit", "other.nc", *command[2:]).exit_code == 1
+    for other in (("--seed", "5"), ("--option", "p=1")):
+        assert run(*command, *other).exit_code == 1
     engine.status = "finished"
     assert run(*command).exit_code == 0
     assert engine.calls[1]["options"]["checkpoint"] == Path("kept")

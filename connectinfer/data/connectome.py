@@ -159,7 +159,7 @@ def sum_synapses(pre: ArrayLike, post: ArrayLike, **sizes: ArrayLike) -> dict[st
     sizes, each `(edge,)`, sorted by pre and post.
 
     Raises:
-        ValueError: for float or missing ids, ids of two types, or arrays of different lengths.
+        ValueError: for float or missing ids, ids of two types, arrays of different lengths, or sizes not numeric.
     """
     senders, receivers = as_identifiers(pre, "pre"), as_identifiers(post, "post")
     columns = {"pre": senders, "post": receivers} | {name: np.asarray(values) for name, values in sizes.items()}
@@ -169,12 +169,14 @@ def sum_synapses(pre: ArrayLike, post: ArrayLike, **sizes: ArrayLike) -> dict[st
             f"every synapse needs a `pre` and `post` of one type, and one value of each size; got {senders.dtype} and "
             f"{receivers.dtype} ids, and the shapes {shapes}."
         )
+    if wrong := [name for name in sizes if columns[name].dtype.kind not in "biuf"]:
+        raise ValueError(f"sizes that are summed must be numbers; {wrong} hold {columns[wrong[0]].dtype}.")
     ids, indices = np.unique(np.concatenate([senders, receivers]), return_inverse=True)
     pairs = indices[: senders.size] * ids.size + indices[senders.size :]
     found, first, synapse_count = np.unique(pairs, return_index=True, return_counts=True)
     order = np.argsort(pairs, kind="stable")
     starts = np.searchsorted(pairs[order], found)
-    summed = {name: np.add.reduceat(np.asarray(values)[order], starts) for name, values in sizes.items()}
+    summed = {name: np.add.reduceat(columns[name][order], starts) for name in sizes}
     return {"pre": senders[first], "post": receivers[first], "synapse_count": synapse_count, **summed}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from connectinfer.data.field_tree import FieldTree, Leaf
-from connectinfer.data.recording import DIMS, KINDS, TIME_TOLERANCE
+from connectinfer.data.recording import DIMS, KINDS
 
 _RESERVED = {*DIMS, *KINDS, "mask", "inputs", "input", "event", "start"}
 _PLAIN = ("str", "bool", "int", "uint", "float", "<U")
@@ -69,15 +69,18 @@ def _with_time(parts: dict[str, Any], kind: str, stamps: Any) -> dict[str, Any]:
 
 
 def _check_width(stamps: np.ndarray, width: float, given: str, kind: str) -> None:
-    """Raise if bins of this width would move the samples to other times."""
+    """Raise if bins of this width would move a sample by more than half of one."""
     if stamps.ndim != 1 or len(stamps) < 2:
         return
-    step = float(stamps[-1] - stamps[0]) / (len(stamps) - 1)
-    if not abs(step - width) <= TIME_TOLERANCE * width:
+    placed = stamps[0] + np.arange(len(stamps)) * width
+    worst = int(np.argmax(np.abs(placed - stamps)))
+    if not abs(placed[worst] - stamps[worst]) <= width / 2:
+        step = float(stamps[-1] - stamps[0]) / (len(stamps) - 1)
         raise ValueError(
-            f"`{given}` is {width:g} s, but the time stamps of `{kind}` are {step:g} s apart on average. Leave "
-            f"`{given}` out, so that the stamps say when each sample was taken; `rebin(recording, factor)` then makes "
-            "wider bins."
+            f"bins of {width:g} s (`{given}`) would move sample {worst} of `{kind}`, taken at {stamps[worst]:.10g} s, "
+            f"to {placed[worst]:.10g} s; the time stamps are {step:g} s apart on average. Leave `{given}` out, so that "
+            "the stamps say when each sample was taken (`rebin(recording, factor)` then makes wider bins); a series "
+            "with pauses must be resampled before it is opened."
         )
 
 

@@ -45,8 +45,6 @@ def open_graph(path: FilePath) -> xr.Dataset:
         ValueError: as `read_graph` and `from_networkx`; the file is named.
     """
     file = Path(path)
-    if _suffix(file) == ".json":
-        return open_node_link(file, parse_json(file))
     graph = read_graph(file)
     with naming(file):
         return from_networkx(graph)

@@ -34,8 +34,8 @@ def holds_connectome(path: FilePath, names: Collection[str] = ()) -> bool | None
         return True
     if suffix in LABELLED:
         # Their values would be read twice: here and where they are opened.
-        names = names_at_root(file)
-        return _tells(names, is_recording=bool(OF_RECORDINGS & names))
+        stored = names_at_root(file)
+        return _tells(stored, is_recording=bool(OF_RECORDINGS & stored))
     tree = read_tree(file) if suffix != ".json" else as_tree(file, json_fields(file, parsed))
     proposed = suffix in PROPOSALS and PROPOSALS[suffix](tree) is not None
     return _tells(set(tree), is_recording=proposed or bool(OF_RECORDINGS & set(tree)))

@@ -25,6 +25,7 @@ CONNECTOME_WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
     **dict.fromkeys((".csv", ".tsv", ".parquet"), write_edge_table),
     "": write_sonata,
 }
+ZARR_METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 _PROVENANCE = ("source", "read", "left_out")
 
 
@@ -70,6 +71,8 @@ def _writer(data: xr.Dataset | xr.DataTree, file: Path) -> Callable[[Any, Path],
 
 
 def _check_free(file: Path, overwrite: bool, is_network: bool) -> None:
+    if Path.cwd().is_relative_to(file.resolve()):
+        raise FileExistsError("The program runs in the folder that would be replaced. Name another one.")
     if not file.exists() or (is_network and file.is_dir() and not any(file.iterdir())):
         return
     if not overwrite:
@@ -77,8 +80,8 @@ def _check_free(file: Path, overwrite: bool, is_network: bool) -> None:
     # What else a folder holds would go with it.
     if is_network and not _is_network(file):
         raise FileExistsError(f"{file.name} exists and is no network, or holds more than that. Choose another name.")
-    if file.suffix.lower() == ".zarr" and not is_zarr_group(file):
-        raise FileExistsError(f"{file.name} exists and is no Zarr group. Choose another name.")
+    if file.suffix.lower() == ".zarr" and not _is_zarr_alone(file):
+        raise FileExistsError(f"{file.name} exists and is no Zarr group, or holds more than that. Choose another name.")
     if file.is_dir() and not is_network and file.suffix.lower() != ".zarr":
         raise FileExistsError(f"{file.name} exists and is a folder. Choose another name.")
 
@@ -87,8 +90,16 @@ def _is_network(folder: Path) -> bool:
     """Whether a folder holds what writing a network leaves there, and nothing else."""
     if not folder.is_dir() or {each.name for each in folder.iterdir()} != {CONFIG, "network"}:
         return False
-    network = folder / "network"
-    return network.is_dir() and all(each.suffix in (".h5", ".csv") for each in network.iterdir())
+    network, listed = folder / "network", (folder / CONFIG).read_text(encoding="utf-8", errors="replace")
+    return network.is_dir() and all(each.name in listed for each in network.iterdir())
+
+
+def _is_zarr_alone(folder: Path) -> bool:
+    """Whether a folder is a Zarr group, and holds nothing else."""
+    return is_zarr_group(folder) and all(
+        each.name in ZARR_METADATA or any((each / name).is_file() for name in ZARR_METADATA)
+        for each in folder.iterdir()
+    )
 
 
 def _lost(dataset: Any, written: Path, file: Path) -> list[str]:

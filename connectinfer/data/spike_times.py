@@ -47,6 +47,8 @@ def bin_spikes(
     _check_bin_width(bin_width)
     first = min(0.0, times[0]) if start is None else start
     end = first + (np.floor((times[-1] - first) / bin_width + EDGE) + 1) * bin_width if stop is None else stop
+    if start is None and stop is not None and stop <= times[0]:
+        raise ValueError(f"the first spike comes at {times[0]:.6g} s, after `stop`, {stop:.6g} s. Give a later `stop`.")
     n_bins = np.floor((end - first) / bin_width + EDGE)
     if not n_bins >= 1:
         raise ValueError(f"no bin of {bin_width} s fits between start {first} s and stop {end} s.")

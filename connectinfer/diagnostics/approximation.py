@@ -51,14 +51,10 @@ def _convergence(result: xr.DataTree) -> list[Verdict]:
     variance = sum(np.mean(np.diff(part) ** 2) / 2 for part in (middle, end))
     noise = 3 * np.sqrt(variance / tenth)
     shift = float(np.sqrt(2 * max(rise - noise, 0.0) / result["optimisation"].attrs["latent_values"]))
-    if shift <= _LARGEST_SHIFT and result.attrs.get("status") == "interrupted":
-        said = "The run was interrupted: the loss had changed little, as it does early in a descent, too."
-        return [Verdict(concern, NOT_CERTIFIED, shift, asked, said)]
-    if shift <= _LARGEST_SHIFT and len(loss) >= _ENOUGH_STEPS:
-        return [Verdict(concern, PASS, shift, asked, "The loss changed little in the second half of the run.")]
+    if shift <= _LARGEST_SHIFT and (unsure := _too_early(result)):
+        return [Verdict(concern, NOT_CERTIFIED, shift, asked, unsure)]
     if shift <= _LARGEST_SHIFT:
-        said = f"So short a run says little: its loss is mostly noise. Take at least {_ENOUGH_STEPS} `steps`."
-        return [Verdict(concern, NOT_CERTIFIED, shift, asked, said)]
+        return [Verdict(concern, PASS, shift, asked, "The loss changed little in the second half of the run.")]
     said = (
         "The loss still fell in the second half of the run, in part because the learning rate did. Take more `steps` "
         "and see whether what you report changes."
@@ -71,6 +67,15 @@ def _convergence(result: xr.DataTree) -> list[Verdict]:
         "more `steps`."
     )
     return [Verdict(concern, FAIL, shift, asked, said)]
+
+
+def _too_early(result: xr.DataTree) -> str:
+    """Why a loss that hardly changes proves nothing; empty where it does."""
+    if result.attrs.get("status") == "interrupted":
+        return "The run was interrupted: the loss had changed little, as it does early in a descent, too."
+    if result["optimisation"]["loss"].size < _ENOUGH_STEPS:
+        return f"So short a run says little: its loss is mostly noise. Take at least {_ENOUGH_STEPS} `steps`."
+    return ""
 
 
 def _movement(result: xr.DataTree) -> list[Verdict]:
@@ -102,6 +107,8 @@ def _learned(validation: Float[np.ndarray, " chunk"], result: xr.DataTree) -> Ve
         return Verdict("convergence", NOT_CERTIFIED, float(len(best)), f"at least {_LEAST_CHUNKS} validations", said)
     fall = best[len(best) // 2 - 1] - best[-1]
     shift = float(np.sqrt(2 * fall / result["optimisation"].attrs["latent_values"]))
+    if shift <= _LARGEST_SHIFT and (unsure := _too_early(result)):
+        return Verdict("convergence", NOT_CERTIFIED, shift, asked, unsure)
     if shift <= _LARGEST_SHIFT:
         kept = int(np.argmin(validation)) + 1
         said = (

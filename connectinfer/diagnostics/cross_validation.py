@@ -1,5 +1,6 @@
 """Which trials or neurons does a model predict that it has not seen? Refits with a part hidden, fold by fold."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -47,7 +48,8 @@ def leave_out(
     Returns, with dim `trial` or `unit`: `gain`, how much better the hidden entries were predicted than by the units'
     means over what was seen; `scale`, by which it is divided; `score`, their ratio (bits per spike for counts,
     explained variance for signals; NaN where the scale is 0); and `fold`. The attributes hold `score`, that of all
-    together, and its `standard_error` over trials or units. Ctrl-C returns the folds that were finished, with status
+    together, and its `standard_error` over trials or units. Entries of a fold whose fit diverged are NaN, and a warning
+    tells. Ctrl-C returns the folds that were finished, with status
     "interrupted"; entries of others are NaN, and their fold -1.
 
     Raises:
@@ -75,8 +77,11 @@ def leave_out(
             if result.attrs["status"] == "interrupted":
                 break
             fitted, fold_of[split.items] = result.attrs["model"], number
-            for name, values in _score(result, recording, split, by).items():
-                found[name][split.items] = values
+            if result.attrs["status"] == "diverged":
+                warnings.warn(f"The fit of fold {number} diverged; what it hid is left out.", stacklevel=3)
+            else:
+                for name, values in _score(result, recording, split, by).items():
+                    found[name][split.items] = values
             advance(1, f"score {ratio_score(found['gain'], found['scale'])[0]:.3f}")
     if not fitted:
         raise KeyboardInterrupt("Interrupted before the first fold was finished: nothing to keep.")

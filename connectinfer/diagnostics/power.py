@@ -1,9 +1,11 @@
 """Would so many trials and neurons suffice? Recordings simulated from a fit, and what fits to them would say."""
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -50,8 +52,8 @@ def power(
 
     Returns, with dims `n_trials`, `n_units`, `replicate` and that of the items: `width` of the 90 % interval, `error`
     of the median, and `covered`, whether the interval holds the truth. The mean of `covered` says whether the widths
-    can be believed; of few replicates it is uncertain itself. Ctrl-C returns what was finished, the rest is NaN, and
-    the attribute `status` is "interrupted".
+    can be believed; of few replicates it is uncertain itself. Refits that diverged are NaN, and a warning tells. Ctrl-C
+    returns what was finished, the rest is NaN, and the attribute `status` is "interrupted".
 
     Raises:
         ValueError: a result that is not of a low-rank model, an impossible size, a model or option that the result
@@ -59,10 +61,11 @@ def power(
             only.
         KeyboardInterrupt: interrupted before the first refit was finished.
     """
-    if min([*trials, *units, replicates]) < 1:
+    n_trials, n_units = (list(dict.fromkeys(sizes)) for sizes in (trials, units))
+    if not (n_trials and n_units) or min([*n_trials, *n_units, replicates]) < 1:
         raise ValueError(f"Trials, units and replicates must be at least 1; got {trials}, {units} and {replicates}.")
     settings = _settings(result, options)
-    designs = [_Design(t, u, r) for t in trials for u in units for r in range(replicates)]
+    designs = [_Design(t, u, r) for t in n_trials for u in n_units for r in range(replicates)]
     keys = jax.random.split(jax.random.key(seed), len(designs))
     found: dict[_Design, xr.Dataset] = {}
     show_progress = settings.pop("show_progress", True)
@@ -76,8 +79,8 @@ def power(
     if not found:
         raise KeyboardInterrupt("Interrupted before the first refit was finished: nothing to keep.")
     status = "finished" if len(found) == len(designs) else "interrupted"
-    wanted = {"n_trials": list(trials), "n_units": list(units), "replicate": range(replicates)}
-    return _by_design(found).reindex(wanted).assign_attrs(status=status, model=result.attrs["model"])
+    wanted = {"n_trials": n_trials, "n_units": n_units, "replicate": range(replicates)}
+    return _by_design(found).reindex(wanted).assign_attrs(status=status, model=_name(settings["model"]))
 
 
 def simulate_fitted(
@@ -149,6 +152,10 @@ def _settings(result: xr.DataTree, options: Mapping[str, Any]) -> dict[str, Any]
     return {"model": model, "engine": engine, **stored, **options}
 
 
+def _name(model: str | Path | ModuleType) -> str:
+    return Path((model.__file__ or model.__name__) if isinstance(model, ModuleType) else model).stem
+
+
 def _refit(
     key: PRNGKeyArray,
     design: _Design,
@@ -168,7 +175,11 @@ def _refit(
     # What an engine returns when interrupted is a worse fit than the others.
     if again.attrs["status"] == "interrupted":
         raise KeyboardInterrupt
-    return _scored(quantity(again), quantity(truth))
+    scored = _scored(quantity(again), quantity(truth))
+    if again.attrs["status"] == "diverged":
+        warnings.warn(f"The refit with {design} diverged and is left out.", stacklevel=4)
+        return scored.where(False)
+    return scored
 
 
 def _by_design(found: Mapping[_Design, xr.Dataset]) -> xr.Dataset:

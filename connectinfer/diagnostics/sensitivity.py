@@ -46,10 +46,9 @@ def prior_sensitivity(result: xr.DataTree, *, priors: Sequence[str] | None = Non
     if unknown := [name for name in scaled if name not in known]:
         raise ValueError(f"`priors` must be sites with a prior ({', '.join(known)}); got {unknown}.")
     if not scaled:
-        raise ValueError(
-            f"There is no prior to scale: all of {', '.join(known) or 'no site'} have an axis of repetitions in the "
-            "data. Name those that are meant: `priors=[...]`."
-        )
+        repeated = f"all of {', '.join(known) or 'no site'} have an axis of repetitions in the data"
+        because = repeated if priors is None else "none is named"
+        raise ValueError(f"There is no prior to scale: {because}. Name those that are meant: `priors=[...]`.")
     judged = _few_values(result["posterior"].to_dataset())
     if obstacle := _obstacle(result, scaled):
         return Diagnosis((obstacle,))

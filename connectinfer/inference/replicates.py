@@ -15,7 +15,7 @@ from connectinfer.inference.amortised import FlowPosterior
 from connectinfer.inference.guides import build_guide, guide_constructor, guide_parameters
 from connectinfer.inference.simulations import check_unweighted
 from connectinfer.inference.start import constrain, potential
-from connectinfer.inference.svi import adam_with_warmup, draw_from_guide, negative_elbo
+from connectinfer.inference.svi import adam_with_warmup, check_options, draw_from_guide, negative_elbo
 from connectinfer.inference.trace import (
     Site,
     Sites,
@@ -150,12 +150,7 @@ def svi_posterior(
     Raises:
         ValueError: an option out of range, or an unknown guide.
     """
-    check_draws(draws)
-    if min(steps, particles) < 1 or not learning_rate > 0:
-        raise ValueError(
-            "`steps` and `particles` must be at least 1 and `learning_rate` positive; got "
-            f"{steps}, {particles} and {learning_rate}."
-        )
+    check_options(steps, learning_rate, particles, draws)
     constructor, optimizer = guide_constructor(guide), adam_with_warmup(learning_rate, steps)
 
     def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], start: Sites) -> tuple[Sites, dict[str, Array]]:
@@ -188,7 +183,7 @@ def flow_posterior(trained: FlowPosterior, *, draws: int = 100) -> Posterior:
 
 
 def check_draws(draws: int) -> None:
-    """Whether anything would be drawn.
+    """Raise unless anything would be drawn.
 
     Raises:
         ValueError: `draws` below 1.

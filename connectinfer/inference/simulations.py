@@ -78,7 +78,7 @@ def check_unweighted(log_factor: Array) -> None:
     if weights.size:
         raise ValueError(
             f"The model weights its parameters by `numpyro.factor` (log weights such as {weights[0]:.3g}), of which "
-            "simulations know nothing. Write the weight as a prior, or take the engine 'nuts' or 'svi'."
+            "simulations know nothing. Write the weight as a prior; only fits by 'nuts' and 'svi' can do without."
         )
 
 

@@ -62,7 +62,7 @@ def fit_svi(
     """
     started = time.time()
     constructor = guide_constructor(guide)
-    _check_options(steps, learning_rate, particles, draws)
+    check_options(steps, learning_rate, particles, draws)
     labels = labels or Labels.of(model)
     key_check, key_init, key_run, key_draws, key_result, key_moved = jax.random.split(key, 6)
     bound, arrays = bind(model, inputs)
@@ -138,12 +138,17 @@ def _moved(
     draws = jax.jit(lambda keys, parameters, arrays: jax.lax.map(lambda k: draw(k, parameters, arrays), keys))
     # The same random numbers for both, so that chance takes no part in the difference.
     keys = jax.random.split(key, _DRAWS_OF_MOVEMENT)
-    before, after = (draws(keys, parameters, dict(arrays)) for parameters in (optimum.halfway, optimum.parameters))
+    before, after = (draws(keys, parameters, dict(arrays)) for parameters in (optimum.halfway, optimum.last))
     shifts = jax.tree.map(lambda a, b: (b.mean(0) - a.mean(0)) / b.std(0), before, after)
     return {name: float(jnp.sqrt((shift**2).mean())) for name, shift in shifts.items()}
 
 
-def _check_options(steps: int, learning_rate: float, particles: int, draws: int) -> None:
+def check_options(steps: int, learning_rate: float, particles: int, draws: int) -> None:
+    """Raise unless a descent of this kind is possible.
+
+    Raises:
+        ValueError: an option out of range.
+    """
     if min(steps, particles, draws) < 1 or not learning_rate > 0:
         raise ValueError(
             "`steps`, `particles` and `draws` must be at least 1 and `learning_rate` positive; "

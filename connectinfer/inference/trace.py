@@ -104,8 +104,8 @@ def check_proper(sites: Mapping[str, Site]) -> None:
     """
     if improper := [name for name, site in sites.items() if site.law is dist.ImproperUniform]:
         raise ValueError(
-            f"Nothing can be simulated from improper priors: {improper}. Give them proper ones, or take the engine "
-            "'nuts'."
+            f"Nothing can be simulated from improper priors, those of {improper}. Give these sites proper ones; only "
+            "fits by 'nuts' and 'svi' can do without."
         )
 
 

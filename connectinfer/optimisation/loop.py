@@ -31,12 +31,13 @@ class Minimum(NamedTuple):
     `parameters` are those at the end of the chunk of steps with the lowest mean loss (or validation loss), `best_loss`;
     those at the start, with a `best_loss` of infinity, if no chunk was completed. `status` is `"finished"`,
     `"interrupted"` (Ctrl-C) or `"diverged"` (a loss or parameter that is not finite; `parameters` are from before
-    that), `halfway` those at the end of the last chunk of the first half. `scores` are what decides between chunks:
-    their mean, or validation, losses.
+    that), `halfway` those at the end of the last chunk of the first half, `last` those at the end. `scores` are what
+    decides between chunks: their mean, or validation, losses.
     """
 
     parameters: PyTree
     halfway: PyTree
+    last: PyTree
     losses: Float[np.ndarray, " step"]
     scores: Float[np.ndarray, " chunk"]
     best_loss: float
@@ -119,8 +120,9 @@ def minimise(
         state, status = _drive(lambda state: run_chunk(state, key, dynamic_data), state, steps, save, advance)
     losses = np.asarray(state.losses)[: int(state.step)]
     scores = np.asarray(state.scores)[: ceil(len(losses) / chunk)]
-    best, halfway = (eqx.combine(each, fixed) for each in (state.best_parameters, state.halfway))
-    return Minimum(best, halfway, losses, scores, float(state.best_loss), status)
+    kept = (state.best_parameters, state.halfway, state.parameters)
+    best, halfway, last = (eqx.combine(each, fixed) for each in kept)
+    return Minimum(best, halfway, last, losses, scores, float(state.best_loss), status)
 
 
 def minimised(

@@ -77,6 +77,8 @@ def test_synapses_are_summed_to_edges():
         "pre": [1, 2], "post": [2, 1], "synapse_count": [1, 2], "size": [1.0, 0.75],
     }  # fmt: skip
     assert connectome(**summed).sizes == {"edge": 2, "neuron": 2}
+    with pytest.raises(ValueError, match=r"sizes that are summed must be numbers; \['size'\] hold <U1"):
+        sum_synapses([2, 1], [1, 2], size=["a", "b"])
 
 
 CONTACTS = {

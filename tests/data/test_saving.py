@@ -1,6 +1,8 @@
 """What `save` writes for other programs: bit-equal where the format can, named where it cannot."""
 
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -128,7 +130,7 @@ def test_a_network_is_a_folder_that_replaces_nothing_else(tmp_path):
         save(made, tmp_path / "net")
     save(made.isel(edge=[0]), tmp_path / "net" / "circuit_config.json", overwrite=True)
     assert open_connectome(tmp_path / "net" / "circuit_config.json").sizes["edge"] == 1
-    for precious in ("thesis.tex", "network/thesis.tex"):
+    for precious in ("thesis.tex", "network/thesis.tex", "network/own.csv"):
         (tmp_path / "net" / precious).write_text("precious")
         with pytest.raises(FileExistsError, match="net exists and is no network, or holds more than that"):
             save(made, tmp_path / "net", overwrite=True)
@@ -160,6 +162,27 @@ def test_a_folder_that_no_writer_left_there_is_not_overwritten(tmp_path):
         with pytest.raises(FileExistsError, match=message):
             save(made, tmp_path / name, overwrite=True)
         assert [path.name for path in (tmp_path / name).iterdir()] == ["thesis.tex"]
+
+
+def test_what_lies_beside_the_arrays_of_a_zarr_group_survives(tmp_path):
+    made = connectome([1], [2])
+    save(made, tmp_path / "a.zarr")
+    for precious in ("notes.txt", "figures"):
+        (tmp_path / "a.zarr" / precious).mkdir() if precious == "figures" else (tmp_path / "a.zarr" / precious).touch()
+        with pytest.raises(FileExistsError, match=r"a.zarr exists and is no Zarr group, or holds more than that"):
+            save(made, tmp_path / "a.zarr", overwrite=True)
+        shutil.move(tmp_path / "a.zarr" / precious, tmp_path)
+    save(made, tmp_path / "a.zarr", overwrite=True)
+
+
+@pytest.mark.parametrize("target", [".", "circuit_config.json", "../here"])
+def test_the_folder_that_the_program_runs_in_is_not_replaced(tmp_path, monkeypatch, target):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(FileExistsError, match="The program runs in the folder that would be replaced"):
+        save(connectome(["v1:0"], ["v1:0"], weight=[0.5]), target)
+    assert not list(Path.cwd().iterdir())
+    assert [each.name for each in tmp_path.iterdir()] == ["here"]
 
 
 @pytest.mark.parametrize("target", ["net", "net/circuit_config.json", "s.nc", "s.zarr", "w.csv"])

@@ -109,6 +109,11 @@ def test_observed_times_that_make_no_sense_are_refused(observed, message):
         mask_unobserved(bin_spikes({"a": [0.05, 0.25]}, bin_width=0.1), observed)
 
 
+def test_a_stop_before_the_first_spike_is_refused():
+    with pytest.raises(ValueError, match=r"first spike comes at 100 s, after `stop`, 90 s"):
+        bin_spikes({1: [100.0, 150.0]}, bin_width=0.1, stop=90.0)
+
+
 def test_spikes_that_begin_late_need_a_start():
     late = {"a": np.arange(3600.5, 3700.0, 0.5)}
     with pytest.raises(

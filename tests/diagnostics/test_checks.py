@@ -217,9 +217,10 @@ def test_draws_that_the_model_rules_out_have_no_weight():
     assert verdict(approximated(weights[:150]), "k-hat of the guide").verdict == "not certified"
 
 
-def learned(validation):
+def learned(validation, steps=2000, status="finished"):
     result = approximated(np.zeros(1000))
-    losses = {"loss": ("step", np.zeros(100 * len(validation))), "validation": ("chunk", validation)}
+    result.attrs["status"] = status
+    losses = {"loss": ("step", np.zeros(steps)), "validation": ("chunk", validation)}
     result["optimisation"] = xr.Dataset(losses, attrs={"latent_values": 4})
     return verdict(result, "convergence")
 
@@ -232,6 +233,8 @@ def test_a_flow_is_judged_by_simulations_it_has_not_seen():
     assert (by_heart.verdict, by_heart.value) == ("pass", 0.0)
     assert "best after 2 of 6 chunks" in by_heart.explanation
     assert learned(np.array([3.0, 2, 1])).verdict == "not certified"
+    rest = np.array([6.0, 2, 2, 2, 2, 2])
+    assert [learned(rest, 600).verdict, learned(rest, status="interrupted").verdict] == ["not certified"] * 2
 
 
 @pytest.mark.parametrize("draws", [1, 20, 99])

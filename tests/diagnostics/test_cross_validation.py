@@ -32,7 +32,8 @@ def fits(monkeypatch):
         if end == "refuse":
             raise ValueError("Too little data.")
         result = xr.DataTree.from_dict({"expected": xr.Dataset({"x": xr.full_like(data["mask"], 2.0, dtype=float)})})
-        result.attrs.update({"status": "interrupted" if end == "return" else "finished", "model": model})
+        status = {"return": "interrupted", "diverge": "diverged"}.get(end, "finished")
+        result.attrs.update({"status": status, "model": model})
         return result
 
     monkeypatch.setattr(cross_validation, "fit", forecast)
@@ -154,6 +155,15 @@ def test_an_interruption_keeps_the_folds_that_were_finished(fits, end):
     assert np.isfinite(scores["score"].values[~undone]).all()
     with pytest.raises(KeyboardInterrupt, match="nothing to keep"):
         run(folds=3, ends=["", "", "", end])
+
+
+def test_a_fold_whose_fit_diverged_is_left_out(fits):
+    with pytest.warns(UserWarning, match="The fit of fold 1 diverged; what it hid is left out"):
+        scores = run(folds=3, ends=["", "diverge", ""])
+    assert len(fits) == 3
+    assert scores.attrs["status"] == "finished"
+    assert (np.isnan(scores["gain"].values) == (scores["fold"].values == 1)).all()
+    assert np.isfinite(scores.attrs["score"])
 
 
 def test_two_runs_of_one_recording_and_seed_can_be_compared(fits):

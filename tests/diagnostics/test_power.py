@@ -199,6 +199,27 @@ def test_an_interruption_ends_it_and_keeps_the_refits_that_were_finished(exact_f
         power(fitted(), recorded(), quantity=quantity, **FEW)
 
 
+def test_a_refit_that_diverged_is_left_out(exact_fits, monkeypatch):
+    original = power_module.fit
+
+    def second_diverges(*arguments, **options):
+        again = original(*arguments, **options)
+        again.attrs["status"] = "diverged" if len(exact_fits) == 2 else "finished"
+        return again
+
+    monkeypatch.setattr(power_module, "fit", second_diverges)
+    with pytest.warns(UserWarning, match="The refit with 2 trials, 3 units diverged and is left out"):
+        found = power(fitted(), recorded(), quantity=quantity, **FEW)
+    assert found.attrs["status"] == "finished"
+    assert found["covered"].isnull().values.tolist() == [[[False, True]]]
+
+
+def test_sizes_given_twice_are_fitted_once_and_the_model_is_that_of_the_refits(exact_fits):
+    found = power(fitted(), recorded(), quantity=quantity, model="own/other.py", **FEW | {"trials": (2, 2)})
+    assert len(exact_fits) == 2
+    assert (found.attrs["status"], found.attrs["model"]) == ("finished", "other")
+
+
 @pytest.mark.usefixtures("exact_fits")
 def test_a_refit_that_is_refused_is_named():
     silent = fitted()
@@ -210,3 +231,5 @@ def test_a_refit_that_is_refused_is_named():
 def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match="must be at least 1"):
         power(truth(), recorded(), trials=(0,), units=(3,))
+    with pytest.raises(ValueError, match="must be at least 1"):
+        power(truth(), recorded(), trials=(), units=(3,))

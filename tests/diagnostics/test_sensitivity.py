@@ -154,6 +154,8 @@ def test_missing_groups_and_nothing_to_scale_are_refused():
     result = fitted(VALUES)
     with pytest.raises(ValueError, match=r"sites with a prior \(theta\); got \['eta'\]"):
         prior_sensitivity(result, priors=["eta"])
+    with pytest.raises(ValueError, match="no prior to scale: none is named"):
+        prior_sensitivity(result, priors=[])
     result.attrs["path_sites"] = "theta"
-    with pytest.raises(ValueError, match="no prior to scale"):
+    with pytest.raises(ValueError, match="no prior to scale: all of"):
         prior_sensitivity(result)

@@ -115,6 +115,8 @@ def test_the_parameters_of_the_best_chunk_are_kept_when_the_loss_climbs(key):
     assert optimum.status == "finished"
     assert optimum.losses[-1] > 1000 * optimum.losses[0]
     np.testing.assert_allclose(optimum.parameters["w"], TARGET * (1 + 1.5**3), rtol=1e-5)
+    np.testing.assert_allclose(optimum.halfway["w"], TARGET * (1 - 1.5**6), rtol=1e-5)
+    np.testing.assert_allclose(optimum.last["w"], TARGET * (1 - 1.5**12), rtol=1e-5)
 
 
 def test_what_is_no_float_array_is_handed_on_untouched(key):
