@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from connectinfer.inference.start import constrain
-from connectinfer.inference.trace import Sites, data_as_seen
+from connectinfer.inference.trace import Site, Sites, data_as_seen, observed_values
 
 Summary = Callable[[Sites], Array]
 """From the data of one simulation, by observed site, to a vector."""
@@ -96,6 +96,22 @@ class FlowPosterior(eqx.Module):
         """Standardised; far values as their logarithm, because heavy-tailed priors simulate some that would drown the
         others."""
         return jnp.arcsinh((features - self.centre) / self.spread)
+
+
+def trials_are_exchangeable(bound: Callable, arrays: Mapping[str, Any], sites: Mapping[str, Site]) -> bool:
+    """Whether observed sites have a leading plate `trial`, and nothing but the data tells one trial from another.
+
+    A latent site or an input with as many rows as there are trials may hold something of each: then the order matters,
+    unless the rows of the input are all the same.
+    """
+    observed = observed_values(bound, arrays)
+    if any(sites[name].axes[:1] != ["trial"] for name in observed):
+        return False
+    n_trials = {len(data) for data in observed.values()}
+    holds_data = lambda x: any(x.shape == y.shape and bool((x == y).all()) for y in observed.values())  # noqa: E731
+    given = [x for x in arrays.values() if x.shape and len(x) in n_trials and not holds_data(x)]
+    latent = [site.shape for site in sites.values() if site.kind == "latent" and site.shape]
+    return not any(shape[0] in n_trials for shape in latent) and all(bool((x == x[0]).all()) for x in given)
 
 
 def untrained_networks(key: PRNGKeyArray, n_values: int, n_features: int, summary_given: bool) -> Networks:

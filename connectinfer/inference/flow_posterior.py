@@ -18,7 +18,14 @@ import xarray as xr
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from connectinfer.inference.amortised import DataFeatures, FlowPosterior, Networks, Summary, untrained_networks
+from connectinfer.inference.amortised import (
+    DataFeatures,
+    FlowPosterior,
+    Networks,
+    Summary,
+    trials_are_exchangeable,
+    untrained_networks,
+)
 from connectinfer.inference.preflight import Preflight, check_model
 from connectinfer.inference.result import Labels, build_result, check_labels
 from connectinfer.inference.simulations import Simulations, possible_parameters, simulate_features
@@ -69,9 +76,9 @@ def fit_flow_posterior(
     Every round simulates `simulations` data sets, the first from the prior, later ones from the part of the prior that
     the flow so far deems possible given the data, and trains anew on all of them for `steps`. `summary` turns the data
     of one simulation, by observed site, into a vector; otherwise networks learn a summary, for which trials (a leading
-    plate of that name) are exchangeable. Simulations that fail (`connectinfer.inference.simulations`) are left out,
-    with a warning: finite data cannot come from their parameters. A tenth of the others validates, and decides which
-    state of the training is kept.
+    plate of that name) are exchangeable where nothing but their data tells them apart. Simulations that fail
+    (`connectinfer.inference.simulations`) are left out, with a warning: finite data cannot come from their parameters.
+    A tenth of the others validates, and decides which state of the training is kept.
     `sample_stats` holds the log importance weights (log joint minus log flow) of the draws, the group `optimisation`
     the loss of every step of the last round, and the validation after every chunk of 100. `unlike` there is the share
     of simulations whose summaries lie farther from their centre than that of the data: near 0, the flow extrapolates.
@@ -181,7 +188,7 @@ def _checked(
     sites = describe_sites(bound, arrays)
     with timed("checking the model on draws from its prior", options.show_progress):
         preflight = check_model(key, bound, arrays)
-    return _Problem(bound, arrays, sites, _features_of(sites, summary)), preflight
+    return _Problem(bound, arrays, sites, _features_of(bound, arrays, sites, summary)), preflight
 
 
 def _count_failures(simulated: Sequence[Simulations]) -> tuple[int, int]:
@@ -246,7 +253,9 @@ def _too_narrow(rounds: int, possible: float) -> str:
     )
 
 
-def _features_of(sites: Mapping[str, Site], summary: Summary | None) -> DataFeatures:
+def _features_of(
+    bound: Callable, arrays: Mapping[str, Any], sites: Mapping[str, Site], summary: Summary | None
+) -> DataFeatures:
     check_proper(sites)
     n_values = sum(int(np.prod(site.shape)) for site in sites.values() if site.kind == "latent")
     if n_values > _MOST_VALUES:
@@ -254,8 +263,7 @@ def _features_of(sites: Mapping[str, Site], summary: Summary | None) -> DataFeat
             f"The model has {n_values} latent values; a flow learns at most {_MOST_VALUES} from simulations. Use the "
             "engine 'svi', or integrate paths out."
         )
-    observed = [site for site in sites.values() if site.kind == "observed"]
-    return DataFeatures(summary, all(site.axes[:1] == ["trial"] for site in observed))
+    return DataFeatures(summary, trials_are_exchangeable(bound, arrays, sites))
 
 
 def _train(
