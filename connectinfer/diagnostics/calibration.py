@@ -89,7 +89,7 @@ def calibrate(
 
     The group `prior_sbc` holds the share of posterior draws below the truth, between 0 and 1, with dims `chain` (one)
     and `draw` (the data set), for up to six values of every site and for the log likelihood; `arviz.plot_ecdf_pit`
-    draws it and `judge_calibration` judges it. Fits with draws that are not finite are NaN there, and counted in the
+    draws it and `judge_calibration` judges it. Fits with draws that are NaN are NaN there, too, and counted in the
     attribute `failed_fits`. Ctrl-C returns the data sets whose fits were finished, which are as good as any others of
     their number, with status "interrupted".
 
@@ -297,7 +297,8 @@ def _shares_below(
 ) -> dict[str, np.ndarray]:
     """Where the truth falls among the draws `(data_set, draw, value)`: uniform if it is one more of them.
 
-    A share of ranks, spread evenly within each, so that few draws make no steps. NaN where a draw is not finite.
+    A share of ranks, spread evenly within each, so that few draws make no steps. NaN where a draw is NaN; infinite
+    values, as the log likelihood of a draw that the data rule out, have their rank like any other.
     """
     shares = {}
     for name, drawn in draws.items():
@@ -306,7 +307,7 @@ def _shares_below(
         below, ties = (drawn < true).sum(1), (drawn == true).sum(1)
         rank = below + rng.integers(0, ties + 1)
         share = (rank + rng.uniform(size=rank.shape)) / (drawn.shape[1] + 1)
-        shares[name] = np.where(np.isfinite(drawn).all(1), share, np.nan)
+        shares[name] = np.where(np.isnan(drawn).any(1), np.nan, share)
     return shares
 
 
@@ -321,14 +322,14 @@ def _fits(failed: int, data_sets: int, status: str | None) -> Verdict:
     threshold = "none that failed"
     ended = " The run was interrupted there." if status == "interrupted" else ""
     if not failed:
-        return Verdict("fits", PASS, 0.0, threshold, f"All {data_sets} fits gave finite draws.{ended}")
+        return Verdict("fits", PASS, 0.0, threshold, f"All {data_sets} fits gave draws.{ended}")
     if data_sets - failed < 2:
         few = "No fit" if failed == data_sets else f"Only one of {data_sets} fits"
-        said = f"{few} gave finite draws: there are no ranks to judge. Narrow the priors."
+        said = f"{few} gave draws that are numbers: there are no ranks to judge. Narrow the priors."
         return Verdict("fits", FAIL, float(failed), threshold, said + ended)
     said = (
-        f"{failed} of {data_sets} fits gave draws that are not finite and are left out of the ranks: what is said "
-        "here holds for the other data sets. Narrow the priors."
+        f"{failed} of {data_sets} fits gave draws that are NaN and are left out of the ranks: what is said here "
+        "holds for the other data sets. Narrow the priors."
     )
     return Verdict("fits", NOT_CERTIFIED, float(failed), threshold, said + ended)
 

@@ -179,8 +179,14 @@ def test_a_batch_of_fits_equals_the_fits_one_by_one():
         ({"warmup": -1}, "got warmup=-1, thinning=5 and draws=500"),
         ({"thinning": 0}, "got warmup=300, thinning=0 and draws=500"),
         ({"draws": 4}, "at least as many as `thinning`; got warmup=300, thinning=5 and draws=4"),
-        ({"engine": "svi", "draws": 0}, "`draws` must be at least 1; got 0"),
-        ({"engine": "svi", "steps": 0}, "`steps` and `particles` must be at least 1 .* got 0, 1 and 0.01"),
+        (
+            {"engine": "svi", "draws": 0},
+            "`steps`, `particles` and `draws` must be at least 1 .* got 2000, 1, 0 and 0.01",
+        ),
+        (
+            {"engine": "svi", "steps": 0},
+            "`steps`, `particles` and `draws` must be at least 1 .* got 0, 1, 100 and 0.01",
+        ),
         ({"engine": "flow_posterior", "draws": 0}, "`draws` must be at least 1; got 0"),
         ({"data_sets": 0}, "`data_sets` and `batch` must be at least 1; got 0 and 50"),
         ({"batch": 0}, "`data_sets` and `batch` must be at least 1; got 500 and 0"),
@@ -223,10 +229,29 @@ def test_an_interruption_keeps_the_batches_that_were_finished(model_file, monkey
     # Ties and ranks are broken by one generator, so only what lies within a rank may differ.
     np.testing.assert_allclose(drawn.values, all_drawn.values, atol=1 / 21)
     fits = judge_calibration(found).verdicts[0]
-    assert (fits.verdict, fits.explanation) == ("pass", "All 8 fits gave finite draws. The run was interrupted there.")
+    assert (fits.verdict, fits.explanation) == ("pass", "All 8 fits gave draws. The run was interrupted there.")
     allowed = len(finished)
     with pytest.raises(KeyboardInterrupt, match="before the first batch of fits"):
         calibrate(model_file, DATA, **options)
+
+
+def test_draws_that_the_data_rule_out_have_a_rank_and_those_that_are_nan_have_none(model_file, monkeypatch):
+    """Leaving out whichever data sets have a draw of likelihood zero would leave a selection."""
+    fits = calibration_module.fit_replicates
+
+    def with_odd_draws(*arguments, **options):
+        draws, stats = fits(*arguments, **options)
+        likelihood = np.array(draws["log_likelihood"])
+        likelihood[0], likelihood[1, 0] = -np.inf, np.nan
+        return {**draws, "log_likelihood": likelihood}, stats
+
+    monkeypatch.setattr(calibration_module, "fit_replicates", with_odd_draws)
+    options = {"engine": "svi", "data_sets": 4, "batch": 4, "steps": 20, "draws": 20, "show_progress": False}
+    found = calibrate(model_file, DATA, **options)
+    assert found.attrs["failed_fits"] == 1
+    shares = found["prior_sbc"]["log_likelihood"].values.ravel()
+    assert np.isnan(shares).tolist() == [False, True, False, False]
+    assert shares[0] > 20 / 21
 
 
 def test_data_that_are_no_input_of_the_model_are_refused():
@@ -266,7 +291,7 @@ def test_failed_fits_are_counted_and_left_out():
     pit[:7] = np.nan
     found = judged(pit, failed=7)
     assert [verdict.verdict for verdict in found.verdicts] == ["not certified", "pass"]
-    assert "7 of 300 fits gave draws that are not finite" in found.verdicts[0].explanation
+    assert "7 of 300 fits gave draws that are NaN" in found.verdicts[0].explanation
 
 
 def test_without_finite_draws_there_is_nothing_to_judge():
@@ -274,10 +299,10 @@ def test_without_finite_draws_there_is_nothing_to_judge():
     pit[1:] = np.nan
     only = judged(pit, failed=299)
     assert [verdict.verdict for verdict in only.verdicts] == ["fail", "not certified"]
-    assert "Only one of 300 fits gave finite draws" in only.verdicts[0].explanation
+    assert "Only one of 300 fits gave draws that are numbers" in only.verdicts[0].explanation
     none = judged(np.full(300, np.nan), failed=300)
     assert not none.passed
-    assert "No fit gave finite draws" in none.verdicts[0].explanation
+    assert "No fit gave draws that are numbers" in none.verdicts[0].explanation
     single = judged(np.array([0.5]))
     assert [verdict.verdict for verdict in single.verdicts] == ["pass", "not certified"]
 
