@@ -22,7 +22,7 @@ SHIFT = 1.0
 
 def run(quick: bool) -> dict:
     """All of it; fewer simulations and steps, and one model, if `quick`."""
-    size = {"simulations": 2000, "steps": 1000} if quick else {"simulations": 100_000, "steps": 25_000}
+    size = {"simulations": 2000, "steps": 1000} if quick else {"simulations": 50_000, "steps": 12_000}
     found = calibrate(
         CALIBRATED,
         tiny_recording(CALIBRATED),
@@ -35,7 +35,7 @@ def run(quick: bool) -> dict:
     judged = judge_calibration(found)
     wrong = [f"{v.concern} ({v.explanation})" for v in judged.verdicts if v.verdict == "fail"]
     lines = [f"{CALIBRATED}: {calibration_coverage(found, 0.9)}; " + ("; ".join(wrong) or "all inside their bands")]
-    size = {"simulations": 2000, "steps": 1000, "rounds": 1} if quick else {"simulations": 10_000, "steps": 8000}
+    size = {"simulations": 2000, "steps": 1000, "rounds": 1} if quick else {"simulations": 20_000, "steps": 12_000}
     accuracies, flagged = [], []
     for name in MODELS[: 1 if quick else None]:
         reference = sampled_values(sample_posterior(name))
