@@ -105,9 +105,7 @@ def open_draws(
                     compressors=None,
                     dimension_names=dims[name],
                 )
-            else:
-                # Pieces beyond what the state knows go, lest they be counted for some that are missing.
-                group[name].resize((each.shape[0], n_stored, *each.shape[2:]))  # pyright: ignore
+            elif group[name].shape[1] < n_draws:  # pyright: ignore
                 group[name].resize(shape)  # pyright: ignore
         store = DrawStore(group, folder)
         store.check(n_stored or 0)

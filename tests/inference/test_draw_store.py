@@ -35,13 +35,3 @@ def test_what_was_not_written_is_missing(tmp_path):
     assert open_draws(tmp_path, chunk(0), DIMS, 60, 10).read(0, 10)["posterior/d"].shape == (2, 10)
     with pytest.raises(ValueError, match="2 of 3 pieces of posterior/d in"):
         open_draws(tmp_path, chunk(0), DIMS, 60, 30)
-
-
-def test_pieces_beyond_the_state_do_not_make_up_for_missing_ones(tmp_path):
-    store = open_draws(tmp_path, chunk(0), DIMS, 30)
-    for start in (0, 10, 20):
-        store.append(start, chunk(start))
-    (first,) = tmp_path.rglob("posterior/d/c/0/0")
-    first.unlink()
-    with pytest.raises(ValueError, match="1 of 2 pieces of posterior/d in"):
-        open_draws(tmp_path, chunk(0), DIMS, 30, 20)
