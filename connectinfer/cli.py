@@ -154,8 +154,10 @@ def fit(
     Ctrl-C ends the sampling; what there is by then is written and judged. With --checkpoint nothing is lost however the
     fit ends, and the same command goes on; it replaces the output of the interrupted fit.
     """
-    state = f"and the same command goes on from what is in {checkpoint}, if anything"
-    with clear_errors(debug, NOTHING_KEPT if checkpoint is None else state), terminations_interrupt():
+    kept = NOTHING_KEPT
+    if checkpoint is not None:
+        kept = f"and the same command goes on from what is in {checkpoint}, if anything"
+    with clear_errors(debug, kept), terminations_interrupt():
         say(f"fit of {model} to {file}, seed {seed}")
         from connectinfer.data.files import find_file
 

@@ -49,8 +49,8 @@ def leave_out(
     means over what was seen; `scale`, by which it is divided; `score`, their ratio (bits per spike for counts,
     explained variance for signals; NaN where the scale is 0); and `fold`. The attributes hold `score`, that of all
     together, and its `standard_error` over trials or units. Entries of a fold whose fit diverged are NaN, and a warning
-    tells. Ctrl-C returns the folds that were finished, with status
-    "interrupted"; entries of others are NaN, and their fold -1.
+    tells. Ctrl-C returns the folds that were finished, with status "interrupted"; entries of others are NaN, and their
+    fold -1.
 
     Raises:
         ValueError: `by` or `folds` is not possible, or a fit or a hidden part is refused; folds that were finished
