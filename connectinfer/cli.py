@@ -11,10 +11,12 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from importlib import metadata
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -119,11 +121,13 @@ def demo(
 def models(debug: DebugOption = False) -> None:
     """List the models that `fit` and `simulate` know."""
     with clear_errors(debug):
-        table = Table("name", "what it is", "system", "engine", "minutes")
-        for column in table.columns[::3]:
-            column.no_wrap = True
-        for card in list_models():
-            table.add_row(card.name, card.title, card.system, card.engine, f"{card.minutes:g}")
+        table = Table("name", "what it is", "engine", "minutes", box=SIMPLE_HEAD)
+        table.columns[0].no_wrap = True
+        for system, cards in groupby(sorted(list_models(), key=lambda card: card.system), lambda card: card.system):
+            table.add_row(f"[bold]{system}")
+            for card in cards:
+                table.add_row(card.name, card.title, card.engine, f"{card.minutes:g}")
+            table.add_section()
         console().print(table)
 
 

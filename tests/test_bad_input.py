@@ -159,7 +159,7 @@ MISTAKES = {
         "`bin_width` must be a positive number of seconds; got -0.1",
     ),
     "spikes without units": (lambda: bin_spikes(([0.1, 0.2], [1]), bin_width=0.1), "got 2 times and 1 unit ids"),
-    "stop before start": (lambda: bin_spikes({"a": [0.1]}, bin_width=0.1, stop=-1.0), "no bin of 0.1 s fits"),
+    "stop before start": (lambda: bin_spikes({"a": [0.1]}, bin_width=0.1, stop=-1.0), "after `stop`, -1 s"),
     "events in milliseconds": (
         lambda: align_spikes({"a": [0.1, 0.2]}, [500.0, 900.0], bin_width=0.1, window=(0.0, 1.0)),
         r"no event has a spike around it: events lie in \[500, 900\], spikes in \[0.1, 0.2\].* in seconds",

@@ -91,7 +91,7 @@ def _is_network(folder: Path) -> bool:
     if not folder.is_dir() or {each.name for each in folder.iterdir()} != {CONFIG, "network"}:
         return False
     network, listed = folder / "network", (folder / CONFIG).read_text(encoding="utf-8", errors="replace")
-    return network.is_dir() and all(each.name in listed for each in network.iterdir())
+    return network.is_dir() and all(f'/{each.name}"' in listed for each in network.iterdir())
 
 
 def _is_zarr_alone(folder: Path) -> bool:
