@@ -55,8 +55,8 @@ def _calibrated() -> list[tuple]:
     rates = np.random.default_rng(0).normal(size=(3, 4, 2))
     rnn = tiny_recording("low_rank_rnn_ode")
     return [
-        (TREND, recording(rates=rates, time=0.1), {"simulations": 250_000, "steps": 60_000}),
-        ("low_rank_rnn_ode", rnn, {"rank": 1, "simulations": 100_000, "steps": 40_000}),
+        (TREND, recording(rates=rates, time=0.1), {"simulations": 250_000, "steps": 60_000, "learning_rate": 0.01}),
+        ("low_rank_rnn_ode", rnn, {"rank": 1, "simulations": 100_000, "steps": 25_000}),
     ]
 
 
