@@ -79,6 +79,13 @@ def load_model(name_or_path: FilePath | ModuleType) -> ModuleType:
     return _with_all_parts(_load(f"connectinfer_model_{path.stem}_{digest}", path.resolve()))
 
 
+def model_name(name_or_path: FilePath | ModuleType) -> str:
+    """The name of a model: that of its file, without suffix."""
+    if isinstance(name_or_path, ModuleType):
+        return Path(name_or_path.__file__ or name_or_path.__name__).stem
+    return Path(name_or_path).stem
+
+
 def _model_files() -> dict[str, Path]:
     paths = sorted(model_directory().glob("*.py"))
     return {path.stem: path for path in paths if not path.stem.startswith("_")}

@@ -47,7 +47,7 @@ from connectinfer.inference.result import LATENT_AXES
 from connectinfer.inference.start import central_start, constrain
 from connectinfer.inference.trace import Site, Sites, bind, describe_sites, evaluate
 from connectinfer.optimisation.interruption import terminations_interrupt
-from connectinfer.zoo import load_model
+from connectinfer.zoo import load_model, model_name
 
 ENGINES: dict[str, tuple[Callable[..., Any], ...]] = {
     "nuts": (nuts_posterior,),
@@ -128,7 +128,7 @@ def calibrate(
     tree = xr.DataTree.from_dict({"prior_sbc": _pit_dataset(below)})
     n_fitted, failed = len(below["log_likelihood"]), np.any([np.isnan(x).any(-1) for x in below.values()], axis=0)
     tree.attrs = {
-        "model": Path(module.__file__ or module.__name__).stem,
+        "model": model_name(module),
         "engine": name,
         "seed": seed,
         "status": "finished" if n_fitted == data_sets else "interrupted",

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +21,7 @@ from connectinfer.dynamics.simulate import simulate, simulate_bins
 from connectinfer.inference.fit import fit, option_names
 from connectinfer.optimisation.interruption import terminations_interrupt
 from connectinfer.optimisation.progress import progress_bar
-from connectinfer.zoo import list_models, load_model
+from connectinfer.zoo import list_models, load_model, model_name
 
 _QUANTILES = (0.05, 0.5, 0.95)
 _MOST_TRIES = 20
@@ -80,7 +79,7 @@ def power(
         raise KeyboardInterrupt("Interrupted before the first refit was finished: nothing to keep.")
     status = "finished" if len(found) == len(designs) else "interrupted"
     wanted = {"n_trials": n_trials, "n_units": n_units, "replicate": range(replicates)}
-    return _by_design(found).reindex(wanted).assign_attrs(status=status, model=_name(settings["model"]))
+    return _by_design(found).reindex(wanted).assign_attrs(status=status, model=model_name(settings["model"]))
 
 
 def simulate_fitted(
@@ -150,10 +149,6 @@ def _settings(result: xr.DataTree, options: Mapping[str, Any]) -> dict[str, Any]
                 f"function or an array. Give it again: `{name}=...`."
             )
     return {"model": model, "engine": engine, **stored, **options}
-
-
-def _name(model: str | Path | ModuleType) -> str:
-    return Path((model.__file__ or model.__name__) if isinstance(model, ModuleType) else model).stem
 
 
 def _refit(

@@ -19,7 +19,7 @@ from connectinfer.inference.nuts import NUTS_OPTIONS, sample_nuts
 from connectinfer.inference.result import Labels
 from connectinfer.inference.svi import fit_svi
 from connectinfer.optimisation.progress import announce
-from connectinfer.zoo import load_model
+from connectinfer.zoo import load_model, model_name
 
 ENGINES: dict[str, Callable[..., xr.DataTree]] = {
     "nuts": sample_nuts,
@@ -59,7 +59,7 @@ def fit(
     inputs, coords = module.inputs(recording, **for_inputs)
     starts = hasattr(module, "initial") and "initial" in option_names(ENGINES[name])
     start = {"initial": module.initial(**inputs)} if starts else {}
-    labels = Labels(Path(module.__file__ or module.__name__).stem, module.DIMS, coords)
+    labels = Labels(model_name(module), module.DIMS, coords)
     result = ENGINES[name](jax.random.key(seed), module.model, inputs, labels=labels, **start, **for_engine)
     result.attrs |= {"seed": seed} | _origin(recording, options)
     # Whoever fits in a loop would go on with the next data set.
