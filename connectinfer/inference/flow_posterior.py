@@ -66,7 +66,7 @@ def fit_flow_posterior(
     rounds: int = 2,
     summary: Summary | None = None,
     steps: int = 3000,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1e-3,
     draws: int = 500,
     checkpoint: str | Path | None = None,
     show_progress: bool = True,
@@ -133,7 +133,7 @@ def train_flow_posterior(
     simulations: int = 10_000,
     summary: Summary | None = None,
     steps: int = 5000,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1e-3,
     checkpoint: str | Path | None = None,
     show_progress: bool = True,
 ) -> FlowPosterior:

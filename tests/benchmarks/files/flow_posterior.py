@@ -54,9 +54,10 @@ def _calibrated() -> list[tuple]:
     """A model that a flow can learn wholly, and one of the zoo; a recording of each; how long to train."""
     rates = np.random.default_rng(0).normal(size=(3, 4, 2))
     rnn = tiny_recording("low_rank_rnn_ode")
+    of_rnn = {"rank": 1, "simulations": 100_000, "steps": 25_000, "learning_rate": 0.003}
     return [
         (TREND, recording(rates=rates, time=0.1), {"simulations": 250_000, "steps": 60_000, "learning_rate": 0.01}),
-        ("low_rank_rnn_ode", rnn, {"rank": 1, "simulations": 100_000, "steps": 25_000}),
+        ("low_rank_rnn_ode", rnn, of_rnn),
     ]
 
 
