@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from importlib import metadata
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,7 +124,8 @@ def models(debug: DebugOption = False) -> None:
     with clear_errors(debug):
         table = Table("name", "what it is", "engine", "minutes", box=SIMPLE_HEAD)
         table.columns[0].no_wrap = True
-        for system, cards in groupby(sorted(list_models(), key=lambda card: card.system), lambda card: card.system):
+        system_of = attrgetter("system")
+        for system, cards in groupby(sorted(list_models(), key=system_of), system_of):
             table.add_row(f"[bold]{system}")
             for card in cards:
                 table.add_row(card.name, card.title, card.engine, f"{card.minutes:g}")

@@ -130,7 +130,7 @@ def test_a_network_is_a_folder_that_replaces_nothing_else(tmp_path):
         save(made, tmp_path / "net")
     save(made.isel(edge=[0]), tmp_path / "net" / "circuit_config.json", overwrite=True)
     assert open_connectome(tmp_path / "net" / "circuit_config.json").sizes["edge"] == 1
-    for precious in ("thesis.tex", "network/thesis.tex", "network/own.csv"):
+    for precious in ("thesis.tex", "network/thesis.tex", "network/own.csv", "network/nodes"):
         (tmp_path / "net" / precious).write_text("precious")
         with pytest.raises(FileExistsError, match="net exists and is no network, or holds more than that"):
             save(made, tmp_path / "net", overwrite=True)
