@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from connectinfer.inference.fit import fit
     from connectinfer.inference.flow_posterior import fit_flow_posterior, train_flow_posterior
     from connectinfer.inference.nuts import sample_nuts
+    from connectinfer.inference.state_space import fit_state_space
     from connectinfer.inference.svi import fit_svi
     from connectinfer.reporting.report import report
     from connectinfer.synthesis.connectivity import sample_connectivity
@@ -44,6 +45,7 @@ __all__ = [
     "diagnose",
     "fit",
     "fit_flow_posterior",
+    "fit_state_space",
     "fit_svi",
     "judge_calibration",
     "leave_out",
@@ -74,6 +76,7 @@ _HOME = {
     "diagnose": "diagnostics.checks",
     "fit": "inference.fit",
     "fit_flow_posterior": "inference.flow_posterior",
+    "fit_state_space": "inference.state_space",
     "fit_svi": "inference.svi",
     "judge_calibration": "diagnostics.calibration",
     "leave_out": "diagnostics.cross_validation",

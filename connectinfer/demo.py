@@ -23,8 +23,9 @@ from connectinfer.dynamics.phase_portrait import vector_field
 from connectinfer.dynamics.simulate import simulate_bins
 from connectinfer.inference.fit import fit
 from connectinfer.inference.result import Labels
-from connectinfer.inference.svi import fit_svi
-from connectinfer.latent.low_rank_network import known_network, recording_arrays
+from connectinfer.inference.state_space import fit_state_space
+from connectinfer.latent.known_network import known_network
+from connectinfer.latent.recording_arrays import recording_arrays
 from connectinfer.plots.connectivity import plot_connectivity, plot_overlap_spectrum
 from connectinfer.plots.dynamics import plot_fixed_points, plot_flow
 from connectinfer.plots.phase_portraits import to_field, to_fixed_points
@@ -86,10 +87,10 @@ def _simulate(seed: int) -> _Truth:
 def _ideal_observer(truth: _Truth, seed: int) -> xr.DataTree:
     arrays, coords = recording_arrays(truth.training, "counts", rank=2, tau=_TAU, nonlinearity="tanh")
     bias = jnp.asarray(truth.bias, float)
-    model = known_network(truth.network, truth.network.m, bias, process_noise=_NOISE, initial_scale=1.0, alpha=_ALPHA)
+    known = known_network(truth.network, truth.network.m, bias, process_noise=_NOISE, initial_scale=1.0, alpha=_ALPHA)
     labels = Labels("ideal observer", {"latent": ["trial", "time", "latent_dim"]}, coords)
-    start = {"latent": truth.latent}
-    return fit_svi(jax.random.key(seed), model, arrays, labels=labels, initial=start, steps=800, draws=50)
+    options = {"labels": labels, "conditionals": known.conditionals, "warmup": 20, "draws": 50, "chains": 2}
+    return fit_state_space(jax.random.key(seed), known.model, arrays, **options)
 
 
 def _recovered_fixed_points(result: xr.DataTree) -> list[FixedPoints]:

@@ -17,28 +17,23 @@ m, the rotation of the latent space is fixed by principal components, and everyt
 bias and noise expect signals of unit scale: z-score or use dF/F.
 """
 
-# NumPyro types sampled values as ArrayLike; they are arrays.
-# pyright: reportArgumentType=false
-
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpyro
-import numpyro.distributions as dist
 import xarray as xr
 
 from connectinfer.data.recording import observed_kind
-from connectinfer.distributions.latent_path import LatentPath
-from connectinfer.dynamics.low_rank import latent_step
 from connectinfer.latent.low_rank_network import (
     NETWORK_COORDINATES,
     NETWORK_GAUGE,
-    example_recording,
     initial_network,
-    recording_arrays,
-    sample_network,
+    sample_network_space,
 )
+from connectinfer.latent.network_conditionals import network_conditionals
+from connectinfer.latent.observation_prior import GAUSSIAN
+from connectinfer.latent.path_model import sample_paths
+from connectinfer.latent.recording_arrays import example_recording, recording_arrays
+from connectinfer.latent.state_space import StateSpace
 
 CARD = {"system": "latent dynamics", "engine": "svi", "minutes": 2}
 
@@ -65,24 +60,17 @@ def inputs(
     return recording_arrays(data, kind, rank=rank, tau=tau, nonlinearity=nonlinearity)
 
 
-def model(activity, mask, filtered, basis, states, polynomials, rank, alpha, tau, nonlinearity, **_):
+def state_space(filtered, basis, states, polynomials, alpha, tau, nonlinearity, **_) -> StateSpace:
+    """Law of paths and observations, its parameters sampled."""
+    return sample_network_space(GAUSSIAN, basis, states, polynomials, filtered, alpha, tau, nonlinearity)
+
+
+def model(activity, mask, **arrays):
     """Joint law of network, paths and signal; `activity=None` draws a signal."""
-    units = sample_network(
-        basis, states, polynomials, filtered.shape[-1], tau, nonlinearity, bias_loc=0.0, bias_scale=1.0
-    )
-    sigma = numpyro.sample("process_noise", dist.LogNormal(jnp.log(0.05), 1.0))
-    s0 = numpyro.sample("initial_scale", dist.LogNormal(0.0, 0.5))
-    path = LatentPath(jax.tree_util.Partial(latent_step, units.network, alpha), sigma, s0, filtered, rank)
-    latent = numpyro.sample("latent", path.to_event(1))
-    mean = units.read_out(latent, filtered)
-    noise = numpyro.sample("noise", dist.LogNormal(jnp.full(mask.shape[-1], jnp.log(0.5)), 0.7).to_event(1))
-    n_trials, n_bins, n_units = mask.shape
-    with (
-        numpyro.plate("trial", n_trials, dim=-3),
-        numpyro.plate("time", n_bins, dim=-2),
-        numpyro.plate("unit", n_units, dim=-1),
-    ):
-        numpyro.sample("signal", dist.Normal(mean, noise).mask(mask), obs=activity)
+    sample_paths("signal", state_space(**arrays), activity, mask)
+
+
+CONDITIONALS = network_conditionals(GAUSSIAN)
 
 
 def initial(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, **_):

@@ -32,11 +32,10 @@ from connectinfer.dynamics.simulate import simulate
 from connectinfer.latent.low_rank_network import (
     NETWORK_COORDINATES,
     NETWORK_GAUGE,
-    example_recording,
     initial_network,
-    recording_arrays,
     sample_network,
 )
+from connectinfer.latent.recording_arrays import example_recording, recording_arrays
 
 CARD = {"system": "latent dynamics", "engine": "nuts", "minutes": 15}
 
@@ -65,7 +64,7 @@ def inputs(
 def model(activity, mask, stimulus, basis, states, polynomials, rank, alpha, tau, nonlinearity, **_):
     """Joint law of network, initial states and counts; `activity=None` draws counts."""
     n_trials, n_bins, n_units = mask.shape
-    units = sample_network(
+    units, alignment = sample_network(
         basis,
         states,
         polynomials,
@@ -77,9 +76,9 @@ def model(activity, mask, stimulus, basis, states, polynomials, rank, alpha, tau
     )
     s0 = numpyro.sample("initial_scale", dist.LogNormal(0.0, 0.5))
     # Sampled in the coordinates of the reference, which data determine.
-    law = dist.MultivariateNormal(jnp.zeros((n_trials, rank)), scale_tril=s0 * units.alignment)
+    law = dist.MultivariateNormal(jnp.zeros((n_trials, rank)), scale_tril=s0 * alignment)
     drive = numpyro.sample("initial_drive", law.to_event(1))
-    start = jax.scipy.linalg.solve_triangular(units.alignment, drive.T, lower=True).T
+    start = jax.scipy.linalg.solve_triangular(alignment, drive.T, lower=True).T
     time = alpha * tau * np.arange(n_bins)
     path = simulate(units.network, start, time, inputs=stimulus if stimulus.shape[-1] else None)
     numpyro.deterministic("failed_solves", path.failed)

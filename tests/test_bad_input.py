@@ -229,20 +229,29 @@ def test_a_mistake_in_memory_is_refused_with_what_to_do(mistake, message):
 ODE, POISSON = "low_rank_rnn_ode", "low_rank_rnn_poisson"
 FITS = {
     "unknown model": ("low_rank_rnn_poison", {}, "Unknown model 'low_rank_rnn_poison'. Did you mean 'low_rank_rnn_po"),
-    "unknown engine": (POISSON, {"engine": "nut"}, r"Unknown engine 'nut'. Did you mean 'nuts'\? Engines: nuts, svi"),
+    "unknown engine": (
+        POISSON, {"engine": "nut"}, r"Unknown engine 'nut'. Did you mean 'nuts'\? Engines: state_space, nuts, svi"
+    ),
     "unknown option of the model": (POISSON, {"rnak": 2}, "Unknown option 'rnak' for .* Did you mean 'rank'"),
-    "unknown option of the engine": (POISSON, {"step": 2}, "Unknown option 'step' for .* Did you mean 'steps'"),
+    "unknown option of the engine": (
+        POISSON, {"engine": "svi", "step": 2}, "Unknown option 'step' for .* Did you mean 'steps'"
+    ),
     "option that `fit` sets": (POISSON, {"labels": None}, "Unknown option 'labels'"),
     "option of another engine": (ODE, {"guide": "normal"}, "with engine 'nuts'.*Options: .*target_accept_prob"),
-    "unknown guide": (POISSON, {"guide": "norml"}, "'norml'. Did you mean 'normal'"),
+    "unknown guide": (POISSON, {"engine": "svi", "guide": "norml"}, "'norml'. Did you mean 'normal'"),
     "data of another kind": ("low_rank_rnn_gaussian", {}, "needs a recording of fluorescence; got counts"),
     "rank larger than units": (POISSON, {"rank": 13}, "between 1 and the number of units; got rank=13 for 12 units"),
     "time step larger than tau": (
         POISSON, {"tau": 0.005},
         r"The time step must be smaller than `tau`; got bins of 0.01 s and tau=0.005 s. Bin .* more finely",
     ),
-    "no draws": (POISSON, {"draws": 0}, "`draws` must be at least 1 .* got 2000, 1, 0 and 0.01"),
-    "negative learning rate": (POISSON, {"learning_rate": -1.0}, "`learning_rate` positive; got 2000, 1, 500 and -1.0"),
+    "no draws": (
+        POISSON, {"engine": "state_space", "draws": 0}, "`chains` and `draws` must be at least 1, .* got 4, 0 and"
+    ),
+    "no paths": (ODE, {"engine": "state_space"}, "is for models with latent paths: .*_ode' has no `CONDITIONALS`. Use"),
+    "negative learning rate": (
+        POISSON, {"engine": "svi", "learning_rate": -1.0}, "`learning_rate` positive; got 2000, 1, 500 and -1.0"
+    ),
     "too few devices": (
         ODE, {"chain_method": "parallel", "chains": 64}, "64 parallel chains need 64 devices; JAX sees [12]"
     ),

@@ -17,7 +17,10 @@ from connectinfer.inference.trace import bind, describe_sites, evaluate, map_dra
 from connectinfer.zoo import list_models, load_model
 
 NAMES = [card.name for card in list_models()]
-TINY = {"nuts": {"warmup": 25, "draws": 25, "chains": 2, "max_tree_depth": 3}, "svi": {"steps": 50, "draws": 20}}
+TINY = {
+    "nuts": {"warmup": 25, "draws": 25, "chains": 2, "max_tree_depth": 3},
+    "state_space": {"warmup": 20, "draws": 30, "chains": 2},
+}
 
 
 @cache
@@ -52,7 +55,7 @@ def test_docstring_tells_the_story_the_symbols_and_the_source(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_card_names_an_engine_and_dims_are_literal(name):
     module = load_model(name)
-    assert module.CARD["engine"] in ("nuts", "svi")
+    assert module.CARD["engine"] in ("nuts", "svi", "state_space")
     assert module.CARD["minutes"] > 0
     assert all(dims is None or all(isinstance(dim, str) for dim in dims) for dims in module.DIMS.values())
 
@@ -120,7 +123,8 @@ def test_start_values_are_finite_and_better_than_the_prior_median(zoo_case):
 )
 def tiny_fit(request):
     module, data, *_ = case_of(request.param)
-    return module, fit(module, data, rank=2, show_progress=False, **TINY[module.CARD["engine"]])
+    engine = "state_space" if hasattr(module, "CONDITIONALS") else module.CARD["engine"]
+    return module, fit(module, data, engine=engine, rank=2, show_progress=False, **TINY[engine])
 
 
 def test_fifty_steps_of_its_engine_give_a_finite_labelled_result(tiny_fit):

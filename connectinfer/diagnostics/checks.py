@@ -15,6 +15,7 @@ from connectinfer.diagnostics.verdict import FAIL, NOT_CERTIFIED, PASS, Diagnosi
 
 _LEAST_PREDICTIVE_DRAWS = 20
 _JUDGED_BINS = 30
+_LEAST_PATH_ACCEPTANCE = 0.1
 
 
 def diagnose(result: xr.DataTree) -> Diagnosis:
@@ -31,8 +32,12 @@ def diagnose(result: xr.DataTree) -> Diagnosis:
     if missing:
         raise ValueError(f"A result needs the groups posterior and sample_stats; missing: {sorted(missing)}.")
     checks: list[Callable[[xr.DataTree], list[Verdict]]] = [_completion, _finite_draws]
-    sampled = "diverging" in result["sample_stats"]
-    checks += [_chains, _repeated_chains, _divergences, _energy, _tree_depth] if sampled else [approximation_verdicts]
+    if "diverging" in result["sample_stats"]:
+        checks += [_chains, _repeated_chains, _divergences, _energy, _tree_depth]
+    elif "path_acceptance" in result["sample_stats"]:
+        checks += [_chains, _repeated_chains, _path_moves, _failed_updates]
+    else:
+        checks += [approximation_verdicts]
     checks += [_solves, _prediction]
     return Diagnosis(tuple(verdict for check in checks for verdict in check(result)))
 
@@ -201,6 +206,30 @@ def _tree_depth(result: xr.DataTree) -> list[Verdict]:
         "`max_tree_depth` lets them end."
     )
     return [Verdict("tree depth", PASS if fine else NOT_CERTIFIED, share, "at most 1 % of draws at the limit", said)]
+
+
+def _path_moves(result: xr.DataTree) -> list[Verdict]:
+    least = float(result["sample_stats"].to_dataset()["path_acceptance"].mean("draw").min())
+    return [
+        _verdict(
+            "paths",
+            least >= _LEAST_PATH_ACCEPTANCE,
+            least,
+            f"at least {_LEAST_PATH_ACCEPTANCE:.0%} of proposed paths accepted in every chain",
+            "Paths are drawn anew in most sweeps.",
+            "Paths hardly move: their posterior is far from the normal law that they are proposed from. Draw more, "
+            "and compare with a lower rank.",
+        )
+    ]
+
+
+def _failed_updates(result: xr.DataTree) -> list[Verdict]:
+    failed = int(result["sample_stats"].to_dataset()["failed_updates"].sum())
+    if failed == 0:
+        return []
+    said = "Some regressions failed numerically, and their sweeps left the parameters as they were. Use --precision "
+    said += "float64 (JAX_ENABLE_X64=1)."
+    return [Verdict("failed updates", FAIL, float(failed), "none", said)]
 
 
 def _solves(result: xr.DataTree) -> list[Verdict]:

@@ -4,6 +4,7 @@ Means and rates are per bin: a Poisson rate in Hz times the bin width. A `mask` 
 masked entries add exactly zero to the likelihood and to its gradient, whatever value they hold (NaN included).
 """
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -69,6 +70,74 @@ def gaussian_log_likelihood(
         signal, mean = jnp.where(mask, signal, 0.0), jnp.where(mask, mean, 0.0)
     log_density = jax.scipy.stats.norm.logpdf(signal, mean, sd)
     return log_density if mask is None else jnp.where(mask, log_density, 0.0)
+
+
+class Poisson(eqx.Module):
+    """Counts with log rate `predictor`, in log events per bin."""
+
+    def log_kernel(self, activity: Float[Array, "... unit"], predictor: Float[Array, "... unit"]) -> Array:
+        """Log probability (nats) of every entry, up to what does not depend on the predictor."""
+        return activity * predictor - jnp.exp(predictor)
+
+    def log_constant(self, activity: Float[Array, "... unit"]) -> Array:
+        """What `log_kernel` leaves out."""
+        return -_log_factorial(activity)
+
+    def score_and_information(
+        self, activity: Float[Array, "... unit"], predictor: Float[Array, "... unit"]
+    ) -> tuple[Array, Array]:
+        """First derivative of the log likelihood with respect to the predictor, and minus the second."""
+        rate = jnp.exp(predictor)
+        return activity - rate, rate
+
+
+class NegativeBinomial(eqx.Module):
+    """Counts with log mean `predictor` and variance `mean + mean^2 / concentration`, `concentration (unit,)`."""
+
+    concentration: Float[Array, " unit"]
+
+    def log_kernel(self, activity: Float[Array, "... unit"], predictor: Float[Array, "... unit"]) -> Array:
+        """Log probability (nats) of every entry, up to what does not depend on the predictor."""
+        log_total = jnp.logaddexp(predictor, jnp.log(self.concentration))
+        return activity * predictor - (activity + self.concentration) * log_total
+
+    def log_constant(self, activity: Float[Array, "... unit"]) -> Array:
+        """What `log_kernel` leaves out."""
+        r = self.concentration
+        return jax.lax.lgamma(activity + r) - jax.lax.lgamma(r) + r * jnp.log(r) - _log_factorial(activity)
+
+    def score_and_information(
+        self, activity: Float[Array, "... unit"], predictor: Float[Array, "... unit"]
+    ) -> tuple[Array, Array]:
+        """First derivative of the log likelihood with respect to the predictor, and minus the second."""
+        share = jax.nn.sigmoid(predictor - jnp.log(self.concentration))
+        total = activity + self.concentration
+        return activity - total * share, total * share * (1 - share)
+
+
+class Gaussian(eqx.Module):
+    """Signals with mean `predictor` and standard deviation `noise (unit,)`."""
+
+    noise: Float[Array, " unit"]
+
+    def log_kernel(self, activity: Float[Array, "... unit"], predictor: Float[Array, "... unit"]) -> Array:
+        """Log density (nats) of every entry, up to what does not depend on the predictor."""
+        return -0.5 * ((activity - predictor) / self.noise) ** 2
+
+    def log_constant(self, activity: Float[Array, "... unit"]) -> Array:
+        """What `log_kernel` leaves out."""
+        return jnp.broadcast_to(-jnp.log(self.noise) - 0.5 * jnp.log(2 * jnp.pi), activity.shape)
+
+    def score_and_information(
+        self, activity: Float[Array, "... unit"], predictor: Float[Array, "... unit"]
+    ) -> tuple[Array, Array]:
+        """First derivative of the log likelihood with respect to the predictor, and minus the second."""
+        precision = jnp.broadcast_to(self.noise**-2, predictor.shape)
+        return (activity - predictor) * precision, precision
+
+
+Observation = Poisson | NegativeBinomial | Gaussian
+"""Laws of an entry given its linear predictor, each log-concave in it."""
 
 
 def _log_factorial(count: Num[Array, "..."]) -> Float[Array, "..."]:

@@ -1,6 +1,8 @@
 """Markov chains that can be stopped at any moment and go on: chunks of steps, each stored and its end saved."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,11 +34,17 @@ _SETTLING, _ROUNDS = 50, 3
 class Sampler(NamedTuple):
     """What chains are made of: `begin(key, arrays, coordinates)` is a kernel state at their starts, `step(state,
     transform, arrays)` the state `CHUNK` steps later and what happened, `(chain, step, ...)`, `draws(transform, chunk,
-    arrays)` what is kept of that, by name. A chunk has `coordinates` and `stats`, among them `n_steps`."""
+    arrays)` what is kept of that, by name; `name` and `remark(chunk)` are shown with the progress.
+
+    With `chain_by_chain`, `step` takes and returns one chain, without the axis, and chains run beside each other in
+    threads. Where coordinates settle, a chunk has `coordinates`."""
 
     begin: Callable[[PRNGKeyArray, PyTree, Coordinates], PyTree]
     step: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Any]]
     draws: Callable[[PyTree, Any, PyTree], dict[str, Array]]
+    name: str
+    remark: Callable[[Any], str]
+    chain_by_chain: bool
 
 
 class Schedule(NamedTuple):
@@ -73,8 +81,8 @@ class Schedule(NamedTuple):
 
 
 class Keeping(NamedTuple):
-    """Where a run is kept: a `folder` or None; axis names `dims` of what is stored; a description `work` of the run,
-    by which a folder of another one is recognised."""
+    """Where a run is kept: a `folder` or None; axis names `dims` of what is stored, but for numbers; a description
+    `work` of the run, by which a folder of another one is recognised."""
 
     folder: Path | None
     dims: Mapping[str, Sequence[str]]
@@ -125,16 +133,18 @@ def run_chains(
         kernel = sampler.begin(jax.random.fold_in(key, rounds), arrays, coordinates)
         return _fresh(kernel, coordinates, schedule, rounds)
 
-    def step(run: _Run, arrays: PyTree) -> tuple[PyTree, Any]:
-        return sampler.step(run.kernel, run.transform, arrays)
-
     def settle(run: _Run) -> _Run:
         settled = coordinates.settled(run.transform, run.visited, arrays)
         return begin(settled, int(run.rounds) - 1)
 
-    like = _shapes(key, lambda: begin(coordinates, schedule.rounds))
-    lowered = trace_timed(step, like, arrays, name="NUTS", show=show_progress)
-    kept = jax.eval_shape(sampler.draws, like.transform, lowered.out_info[1], arrays)
+    like, one_by_one = _shapes(lambda: begin(coordinates, schedule.rounds)), sampler.chain_by_chain
+    stepped = _shapes(lambda: _chain_of(begin(coordinates, schedule.rounds).kernel, 0)) if one_by_one else like.kernel
+    lowered = trace_timed(sampler.step, stepped, like.transform, arrays, name=sampler.name, show=show_progress)
+    chunk = lowered.out_info[1]
+    if one_by_one:
+        n_chains = len(jax.tree.leaves(like.kernel)[0])
+        chunk = jax.tree.map(lambda x: jax.ShapeDtypeStruct((n_chains, *x.shape), x.dtype), chunk)
+    kept = jax.eval_shape(sampler.draws, like.transform, chunk, arrays)
     work = {PROGRAM: program_fingerprint(lowered)} | dict(keeping.work)
     folder = None if keeping.folder is None else checkpoint_folder(keeping.folder)
     if folder is not None and (folder / STATE_FILE).exists():
@@ -142,7 +152,8 @@ def run_chains(
         stored = max(int(run.done) - schedule.first_stored, 0)
     else:
         run, stored = begin(coordinates, schedule.rounds), None
-    store = open_draws(folder, kept, keeping.dims, schedule.total - schedule.first_stored, stored)
+    dims = dict.fromkeys(kept, ("chain", "draw")) | dict(keeping.dims)
+    store = open_draws(folder, kept, dims, schedule.total - schedule.first_stored, stored)
     draws, taken = jax.jit(sampler.draws), schedule.taken(run)
 
     def keep(run: _Run, chunk: Any, following: _Run) -> None:
@@ -152,7 +163,7 @@ def run_chains(
         if folder is not None:
             save_checkpoint(folder / STATE_FILE, following, work)
 
-    run, status = _drive(run, lowered, arrays, schedule, settle, keep, show_progress)
+    run, status = _drive(run, sampler, lowered, arrays, schedule, settle, keep, show_progress)
     if status == "interrupted" and int(run.done) <= schedule.warmup:
         raise KeyboardInterrupt(_nothing_to_keep(max(int(run.done), 0), schedule.warmup, folder))
     start = schedule.warmup - schedule.first_stored
@@ -162,6 +173,7 @@ def run_chains(
 
 def _drive(
     run: _Run,
+    sampler: Sampler,
     lowered: jax.stages.Lowered,
     arrays: PyTree,
     schedule: Schedule,
@@ -172,21 +184,39 @@ def _drive(
     """The run at its end, or where it was interrupted."""
     try:
         # Nothing is left to do when a finished run is asked for again.
-        step = compile_timed(lowered, "NUTS", show_progress) if int(run.done) < schedule.total else None
-        with progress_bar("NUTS", schedule.total + schedule.rounds * schedule.settling, show_progress) as advance:
+        step = compile_timed(lowered, sampler.name, show_progress) if int(run.done) < schedule.total else None
+        with progress_bar(sampler.name, schedule.total + schedule.rounds * schedule.settling, show_progress) as advance:
             advance(schedule.taken(run), "")
             while step is not None and (done := int(run.done)) < schedule.total:
-                kernel, chunk = jax.block_until_ready(step(run, arrays))
+                advanced = _side_by_side if sampler.chain_by_chain else _at_once
+                kernel, chunk = advanced(step, run, arrays)
                 following = _after(run, kernel, chunk, schedule)
                 if done < 0 == int(following.done):
                     following = settle(following)
                 with interruption_deferred():
                     keep(run, chunk, following)
                     run = following
-                advance(CHUNK, f"{schedule.phase(done)}, {chunk.stats['n_steps'].mean():.0f} leapfrog steps a draw")
+                advance(CHUNK, f"{schedule.phase(done)}, {sampler.remark(chunk)}")
     except KeyboardInterrupt:
         return run, "interrupted"
     return run, "finished"
+
+
+def _at_once(step: Callable, run: _Run, arrays: PyTree) -> tuple[PyTree, Any]:
+    return jax.block_until_ready(step(run.kernel, run.transform, arrays))
+
+
+def _chain_of(kernel: PyTree, chain: int) -> PyTree:
+    return jax.tree.map(lambda x: x[chain], kernel)
+
+
+def _side_by_side(step: Callable, run: _Run, arrays: PyTree) -> tuple[PyTree, Any]:
+    def one(chain: int) -> tuple[PyTree, Any]:
+        return jax.block_until_ready(step(_chain_of(run.kernel, chain), run.transform, arrays))
+
+    n_chains = len(jax.tree.leaves(run.kernel)[0])
+    with ThreadPoolExecutor(min(n_chains, os.cpu_count() or 1)) as threads:
+        return jax.tree.map(lambda *parts: jnp.stack(parts), *threads.map(one, range(n_chains)))
 
 
 def _fresh(kernel: PyTree, coordinates: Coordinates, schedule: Schedule, rounds: int) -> _Run:
@@ -209,10 +239,11 @@ def _after(run: _Run, kernel: PyTree, chunk: Any, schedule: Schedule) -> _Run:
     return following._replace(visited=run.visited.at[:, at : at + CHUNK].set(chunk.coordinates))
 
 
-def _shapes(key: PRNGKeyArray, begin: Callable[[], _Run]) -> _Run:
-    """A run as shapes and types; keys as keys."""
+def _shapes(begin: Callable[[], PyTree]) -> PyTree:
+    """What `begin` would give, as shapes and types; keys as keys."""
     is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
-    return jax.tree.map(lambda x: jax.random.split(key, x.shape) if is_key(x) else x, jax.eval_shape(begin))
+    some = jax.random.key(0)
+    return jax.tree.map(lambda x: jax.random.split(some, x.shape) if is_key(x) else x, jax.eval_shape(begin))
 
 
 def _whole(steps: int) -> int:

@@ -17,17 +17,19 @@ from connectinfer.data.recording import observed_kind
 from connectinfer.inference.flow_posterior import fit_flow_posterior
 from connectinfer.inference.nuts import NUTS_OPTIONS, sample_nuts
 from connectinfer.inference.result import Labels
+from connectinfer.inference.state_space import fit_state_space
 from connectinfer.inference.svi import fit_svi
 from connectinfer.optimisation.progress import announce
 from connectinfer.zoo import load_model, model_name
 
 ENGINES: dict[str, Callable[..., xr.DataTree]] = {
+    "state_space": fit_state_space,
     "nuts": sample_nuts,
     "svi": fit_svi,
     "flow_posterior": fit_flow_posterior,
 }
 
-_PASSED_BY_FIT = {"key", "model", "inputs", "labels", "initial"}
+_PASSED_BY_FIT = {"key", "model", "inputs", "labels", "initial", "conditionals"}
 
 
 def fit(
@@ -41,9 +43,10 @@ def fit(
     """Fits a model of the zoo to data and returns the labelled posterior.
 
     `model` is a name of the zoo (`connectinfer.list_models()`), the path of a model file, or a module; `data` a
-    recording, or what `connectinfer.as_recording` takes. `engine` is `"nuts"`, `"svi"` or `"flow_posterior"`; by
-    default the model's card decides. Options that the model's `inputs` names (such as `rank=2`) go there, those that
-    the engine names (`steps=`, `draws=`, ...) go there. The same seed, data and versions give the same result.
+    recording, or what `connectinfer.as_recording` takes. `engine` is `"state_space"`, `"nuts"`, `"svi"`
+    or `"flow_posterior"`; by default the model's card decides. Options that the model's `inputs` names (such as
+    `rank=2`) go there, those that the engine names (`steps=`, `draws=`, ...) go there. The same seed, data and versions
+    give the same result.
 
     Raises:
         ValueError: an unknown model, engine or option (the nearest name is proposed), data the model cannot take, or a
@@ -57,15 +60,27 @@ def fit(
     for_inputs, for_engine = split_options(module, name, taken, options)
     recording = as_recording(data)
     inputs, coords = module.inputs(recording, **for_inputs)
-    starts = hasattr(module, "initial") and "initial" in option_names(ENGINES[name])
-    start = {"initial": module.initial(**inputs)} if starts else {}
     labels = Labels(model_name(module), module.DIMS, coords)
-    result = ENGINES[name](jax.random.key(seed), module.model, inputs, labels=labels, **start, **for_engine)
+    brought = _brought(module, name, inputs)
+    result = ENGINES[name](jax.random.key(seed), module.model, inputs, labels=labels, **brought, **for_engine)
     result.attrs |= {"seed": seed} | _origin(recording, options)
     # Whoever fits in a loop would go on with the next data set.
     if result.attrs.get("status") == "interrupted" and options.get("show_progress", True):
         announce("The fit was interrupted: its result is what there was by then.")
     return result
+
+
+def _brought(module: types.ModuleType, engine: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model file brings for an engine besides the model."""
+    wanted = option_names(ENGINES[engine])
+    if "conditionals" in wanted:
+        if not hasattr(module, "CONDITIONALS"):
+            raise ValueError(
+                f"The engine {engine!r} is for models with latent paths: {module.__name__!r} has no `CONDITIONALS`. "
+                "Use 'nuts' or 'svi'."
+            )
+        return {"conditionals": module.CONDITIONALS}
+    return {"initial": module.initial(**inputs)} if hasattr(module, "initial") and "initial" in wanted else {}
 
 
 def _origin(recording: xr.Dataset, options: Mapping[str, Any]) -> dict[str, str]:

@@ -15,9 +15,9 @@ from numpyro.infer.hmc import hmc
 
 from connectinfer.inference.chains import CHUNK, Keeping, Sampler, Schedule, run_chains
 from connectinfer.inference.preflight import check_model
-from connectinfer.inference.result import Labels, build_result, check_labels, site_dims
+from connectinfer.inference.result import Labels, build_result, check_labels, store_dims
 from connectinfer.inference.start import chain_coordinates, constrain, potential
-from connectinfer.inference.trace import Site, bind, describe_sites
+from connectinfer.inference.trace import bind, describe_sites
 from connectinfer.optimisation.checkpoint import fingerprint
 from connectinfer.optimisation.interruption import terminations_interrupt
 from connectinfer.optimisation.progress import timed
@@ -113,7 +113,7 @@ def sample_nuts(
         "options": repr(options),
         "chains": f"{chains} {chain_method}",
     }
-    keeping = Keeping(None if checkpoint is None else Path(checkpoint), _store_dims(sites, labels), work)
+    keeping = Keeping(None if checkpoint is None else Path(checkpoint), store_dims(sites, labels), work)
     schedule = Schedule.of(warmup, draws, coordinates)
     run = run_chains(key_kernel, sampler, coordinates, arrays, schedule, keeping, show_progress)
     samples, stats = (
@@ -171,15 +171,10 @@ def _sampler(bound: Callable, to_free: Callable, options: Mapping[str, Any], cha
         begin=lambda key, arrays, found: start(found.starts, jax.random.split(key, chains), (arrays, found.transform)),
         step=lambda state, transform, arrays: run(state, (arrays, transform)),
         draws=draws,
+        name="NUTS",
+        remark=lambda chunk: f"{chunk.stats['n_steps'].mean():.0f} leapfrog steps a draw",
+        chain_by_chain=False,
     )
-
-
-def _store_dims(sites: Mapping[str, Site], labels: Labels) -> dict[str, tuple[str, ...]]:
-    dims: dict[str, tuple[str, ...]] = {f"sample_stats/{name}": ("chain", "draw") for name in _STATISTICS}
-    for name, site in sites.items():
-        axes = site_dims(name, site, labels) or [f"{name}_axis_{i}" for i in range(len(site.shape))]
-        dims[f"posterior/{name}"] = ("chain", "draw", *axes)
-    return dims
 
 
 _STATISTICS: dict[str, Callable[[Any], Array]] = {

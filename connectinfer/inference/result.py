@@ -161,6 +161,15 @@ def site_dims(name: str, site: Site, labels: Labels) -> list[str] | None:
     return [next(free) if plate is None else plate for plate in site.axes]
 
 
+def store_dims(sites: Mapping[str, Site], labels: Labels) -> dict[str, tuple[str, ...]]:
+    """Axes of the draws that a store keeps of every site, those of internal sites by number."""
+    axes = {
+        name: site_dims(name, site, labels) or [f"{name}_axis_{i}" for i in range(len(site.shape))]
+        for name, site in sites.items()
+    }
+    return {f"posterior/{name}": ("chain", "draw", *named) for name, named in axes.items()}
+
+
 def _dataset(
     values: Mapping[str, np.ndarray],
     dims: Mapping[str, list[str] | None],

@@ -18,7 +18,8 @@ def parameters_section(result: xr.DataTree) -> Section:
     posterior = _numbers(result["posterior"].to_dataset())
     if not posterior.data_vars or not posterior.sizes["draw"]:
         return Section("parameters", "Parameters", (Missing("The posterior holds no finite draws of numbers."),))
-    chains = "diverging" in result["sample_stats"] if "sample_stats" in result.children else False
+    stats = result["sample_stats"].data_vars if "sample_stats" in result.children else ()
+    chains = "diverging" in stats or "path_acceptance" in stats
     rows = [row for name in posterior.data_vars for row in _rows(posterior[[name]], chains)]
     said = (
         f"Sites with more than {_MOST_LISTED} entries have one row: the range of means, sds and intervals over "

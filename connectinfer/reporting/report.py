@@ -22,6 +22,7 @@ from connectinfer.reporting.provenance import mapping_in, model_title, provenanc
 
 _SUFFIXES = (".html", ".htm")
 _ENGINES = {
+    "state_space": "Gibbs sampling of paths and parameters (state_space)",
     "nuts": "NUTS",
     "svi": "variational inference (svi)",
     "flow_posterior": "neural posterior estimation (flow_posterior)",

@@ -27,6 +27,17 @@ def sampled(chains=4, draws=500, *, theta=None, **stats):
     return tree
 
 
+def gibbs_sampled(acceptance=0.8, failed=0):
+    """A result of Gibbs sampling with this share of accepted paths, and this number of failed updates."""
+    tree = sampled()
+    stats = {
+        "path_acceptance": np.full((4, 500), acceptance),
+        "failed_updates": np.arange(2000).reshape(4, 500) < failed,
+    }
+    tree["sample_stats"] = xr.DataTree(xr.Dataset({name: (("chain", "draw"), x) for name, x in stats.items()}))
+    return tree
+
+
 def approximated(log_weight, **attrs):
     """A result of SVI with these log importance weights."""
     log_weight = np.asarray(log_weight)[None]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import xarray as xr
-from hand_built import N_BINS, N_TRIALS, approximated, poisson_counts, sampled, with_predictions
+from hand_built import N_BINS, N_TRIALS, approximated, gibbs_sampled, poisson_counts, sampled, with_predictions
 
 from connectinfer.diagnostics import checks
 from connectinfer.diagnostics.checks import diagnose
@@ -378,3 +378,17 @@ def test_paths_are_judged_at_some_of_their_bins():
     found = verdict(result, "R-hat of parameters")
     assert found.verdict == "fail"
     assert "latent[" in found.explanation
+
+
+@pytest.mark.parametrize(("acceptance", "outcome"), [(0.8, "pass"), (0.05, "fail")])
+def test_paths_that_hardly_move_fail(acceptance, outcome):
+    result = gibbs_sampled(acceptance)
+    assert verdict(result, "paths").verdict == outcome
+    assert verdict(result, "R-hat of parameters").verdict == "pass"
+    assert "failed updates" not in {each.concern for each in diagnose(result).verdicts}
+
+
+def test_updates_that_failed_numerically_are_counted():
+    found = verdict(gibbs_sampled(failed=3), "failed updates")
+    assert (found.verdict, found.value) == ("fail", 3.0)
+    assert "float64" in found.explanation

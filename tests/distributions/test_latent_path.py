@@ -30,12 +30,12 @@ def linear(matrices, z, v):
 
 def linear_path(inputs):
     matrices = {"a": jnp.asarray(A, float), "b": jnp.asarray(B, float)}
-    return LatentPath(jax.tree_util.Partial(linear, matrices), jnp.array(SIGMA), jnp.array(S0), inputs, 2)
+    return LatentPath(jax.tree_util.Partial(linear, matrices), SIGMA * jnp.eye(2), S0 * jnp.eye(2), inputs)
 
 
 def network_path(inputs):
     network = LowRankRNN(normal(3, (20, 2)), normal(4, (20, 2)), normal(5, (20, 1)))
-    return LatentPath(jax.tree_util.Partial(latent_step, network, 0.1), jnp.array(SIGMA), jnp.array(S0), inputs, 2)
+    return LatentPath(jax.tree_util.Partial(latent_step, network, 0.1), SIGMA * jnp.eye(2), S0 * jnp.eye(2), inputs)
 
 
 @jax.jit
@@ -62,9 +62,9 @@ def summed_normals(path, values):
     """One normal at a time, trial by trial and bin by bin."""
     total = []
     for z, v in zip(values, path.inputs, strict=True):
-        log_prob = dist.Normal(0.0, path.initial_scale).log_prob(z[0]).sum()
+        log_prob = dist.Normal(0.0, path.initial_tril[0, 0]).log_prob(z[0]).sum()
         for t in range(1, N_BINS):
-            log_prob += dist.Normal(path.transition(z[t - 1], v[t - 1]), path.process_noise).log_prob(z[t]).sum()
+            log_prob += dist.Normal(path.transition(z[t - 1], v[t - 1]), path.noise_tril[0, 0]).log_prob(z[t]).sum()
         total.append(float(log_prob))
     return total
 
@@ -119,7 +119,7 @@ def test_a_batch_of_draws_is_scored_as_a_loop_would(inputs):
 def test_paths_without_inputs_take_their_shape_from_an_empty_axis():
     network = LowRankRNN(normal(3, (20, 1)), normal(4, (20, 1)))
     transition = jax.tree_util.Partial(latent_step, network, 0.1)
-    path = LatentPath(transition, jnp.array(SIGMA), jnp.array(S0), jnp.zeros((4, 6, 0)), 1)
+    path = LatentPath(transition, SIGMA * jnp.eye(1), S0 * jnp.eye(1), jnp.zeros((4, 6, 0)))
     draws = sample(jax.random.key(0), path)
     assert draws.shape == (4, 6, 1)
     assert score(path, draws).shape == (4,)
@@ -155,7 +155,7 @@ def test_a_path_passes_through_jit_and_vmap_as_a_pytree(inputs, values):
     scales = jnp.array([0.1, 0.3])
 
     def with_scale(scale):
-        return LatentPath(path.transition, scale, scale, inputs, 2)
+        return LatentPath(path.transition, scale * jnp.eye(2), scale * jnp.eye(2), inputs)
 
     paths = jax.jit(jax.vmap(with_scale))(scales)
     swept = jax.vmap(score, in_axes=(0, None))(paths, values)
@@ -169,19 +169,43 @@ def test_gradients_reach_network_noise_and_inputs(inputs):
     @jax.jit
     @jax.value_and_grad
     def value_and_slopes(leaves):
-        process_noise, initial_scale, inputs = leaves
-        return LatentPath(path.transition, process_noise, initial_scale, inputs, 2).log_prob(draws).sum()
+        noise, initial, inputs = leaves
+        return LatentPath(path.transition, noise, initial, inputs).log_prob(draws).sum()
 
     h = 1e-2
-    (up, _), (down, _) = (value_and_slopes((path.process_noise + step, path.initial_scale, inputs)) for step in (h, -h))
-    _, (noise_slope, _, input_slope) = value_and_slopes((path.process_noise, path.initial_scale, inputs))
-    assert float(noise_slope) == pytest.approx(float(up - down) / (2 * h), rel=0.02)
+    (up, _), (down, _) = (
+        value_and_slopes((path.noise_tril + step * jnp.eye(2), path.initial_tril, inputs)) for step in (h, -h)
+    )
+    _, (noise_slope, _, input_slope) = value_and_slopes((path.noise_tril, path.initial_tril, inputs))
+    assert float(jnp.trace(noise_slope)) == pytest.approx(float(up - down) / (2 * h), rel=0.02)
     assert float(jnp.abs(input_slope[:, :-1]).min()) > 0
     assert float(jnp.abs(input_slope[:, -1]).max()) == 0  # the last bin's input moves no recorded bin
 
 
-@pytest.mark.parametrize("wrong", ["process_noise", "initial_scale"])
+@pytest.mark.parametrize("wrong", ["noise_tril", "initial_tril"])
 def test_a_scale_that_is_not_positive_is_refused_when_validating(wrong, inputs):
-    scales = {"process_noise": jnp.array(0.1), "initial_scale": jnp.array(0.1)} | {wrong: jnp.array(-0.1)}
+    scales = {"noise_tril": 0.1 * jnp.eye(2), "initial_tril": 0.1 * jnp.eye(2)} | {wrong: -0.1 * jnp.eye(2)}
     with pytest.raises(ValueError, match=f"invalid {wrong} parameter"):
-        LatentPath(network_path(inputs).transition, inputs=inputs, latent_dim=2, validate_args=True, **scales)
+        LatentPath(network_path(inputs).transition, inputs=inputs, validate_args=True, **scales)
+
+
+def test_full_covariances_and_a_mean_give_multivariate_normals(inputs, values):
+    noise, initial, mean = (
+        np.array([[0.3, 0.0], [0.1, 0.2]]),
+        np.array([[0.5, 0.0], [-0.4, 0.9]]),
+        np.array([0.2, -1.0]),
+    )
+    moved = linear_path(inputs)
+    path = LatentPath(
+        moved.transition, *(jnp.asarray(x, float) for x in (noise, initial)), inputs, jnp.asarray(mean, float)
+    )
+    z, v = (np.asarray(x[1], float) for x in (values, inputs))
+    expected = multivariate_normal(mean, initial @ initial.T).logpdf(z[0])
+    expected += sum(
+        multivariate_normal(z[t] @ A.T + v[t] @ B.T, noise @ noise.T).logpdf(z[t + 1]) for t in range(N_BINS - 1)
+    )
+    assert float(score(path, values)[1]) == pytest.approx(expected, rel=1e-5)
+    drawn = np.asarray(sample(jax.random.key(3), path, (4000,)))[:, 0, 0]
+    # 4,000 draws: five standard errors.
+    np.testing.assert_allclose(drawn.mean(0), mean, atol=5 * np.sqrt(np.diag(initial @ initial.T) / 4000).max())
+    np.testing.assert_allclose(np.cov(drawn.T), initial @ initial.T, atol=0.12)

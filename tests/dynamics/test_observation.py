@@ -2,10 +2,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import norm, poisson
+from scipy.stats import nbinom, norm, poisson
 
 from connectinfer.dynamics.low_rank import LowRankRNN
 from connectinfer.dynamics.observation import (
+    Gaussian,
+    NegativeBinomial,
+    Poisson,
     affine_readout,
     gaussian_log_likelihood,
     poisson_log_likelihood,
@@ -72,3 +75,31 @@ def test_samples_have_the_mean_and_variance_of_their_law(key):
     assert abs(float(signal[:, 0].mean()) - 1) < 5 * 0.5 / 200
     assert abs(float(signal[:, 0].std()) - 0.5) < 5 * 0.5 / np.sqrt(80_000)
     assert (signal[:, 1] == 1).all()
+
+
+CONCENTRATION, NOISE = np.array([0.7, 4.0, 30.0]), np.array([0.3, 1.0, 2.0])
+COUNTS, PREDICTOR = np.array([[0.0, 1.0, 7.0], [3.0, 0.0, 2.0]]), np.array([[-3.0, 0.4, 1.9], [1.0, -0.5, 0.2]])
+MEAN = np.exp(PREDICTOR)
+
+
+@pytest.mark.parametrize(
+    ("observation", "expected"),
+    [
+        (lambda: Poisson(), poisson.logpmf(COUNTS, MEAN)),
+        (
+            lambda: NegativeBinomial(jnp.asarray(CONCENTRATION, float)),
+            nbinom.logpmf(COUNTS, CONCENTRATION, CONCENTRATION / (CONCENTRATION + MEAN)),
+        ),
+        (lambda: Gaussian(jnp.asarray(NOISE, float)), norm.logpdf(COUNTS, PREDICTOR, NOISE)),
+    ],
+    ids=["poisson", "negative-binomial", "gaussian"],
+)
+def test_observations_have_the_density_of_scipy_and_its_derivatives(observation, expected):
+    law, counts, predictor = observation(), jnp.asarray(COUNTS, float), jnp.asarray(PREDICTOR, float)
+    found = law.log_kernel(counts, predictor) + law.log_constant(counts)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    score, information = law.score_and_information(counts, predictor)
+    slope = jax.grad(lambda x: law.log_kernel(counts, x).sum())
+    np.testing.assert_allclose(score, slope(predictor), rtol=1e-4, atol=1e-5)
+    curvature = jax.jvp(slope, (predictor,), (jnp.ones_like(predictor),))[1]
+    np.testing.assert_allclose(information, -curvature, rtol=1e-3, atol=1e-5)

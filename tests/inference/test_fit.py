@@ -22,7 +22,7 @@ def test_options_kept_by_name_only_are_listed_and_an_interruption_is_said(monkey
 
     monkeypatch.setitem(fit_module.ENGINES, "svi", engine)
     data = recording(rates=np.random.default_rng(0).normal(size=(2, 30, 3)), time=0.01)
-    result = fit("low_rank_rnn_gaussian", data, rank=1, guide=np.mean, steps=np.int64(3))
+    result = fit("low_rank_rnn_gaussian", data, engine="svi", rank=1, guide=np.mean, steps=np.int64(3))
     assert json.loads(result.attrs["options"]) == {"rank": 1, "guide": "mean", "steps": 3}
     assert result.attrs["options_by_name"] == "guide"
     assert given[0][-2:] == (np.mean, 3)

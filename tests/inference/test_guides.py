@@ -20,7 +20,7 @@ def stay(z, _):
 def walks(signal):
     """Two random walks of five bins, with a positive width and a level."""
     width = numpyro.sample("width", dist.LogNormal(0.0, 1.0))
-    law = LatentPath(jax.tree_util.Partial(stay), width, jnp.array(1.0), jnp.zeros((2, 5, 0)), 1)
+    law = LatentPath(jax.tree_util.Partial(stay), width * jnp.eye(1), jnp.eye(1), jnp.zeros((2, 5, 0)))
     level = numpyro.sample("level", dist.Normal(0.0, 1.0))
     walk = level + numpyro.sample("walk", law.to_event(1))
     numpyro.sample("signal", dist.Normal(walk, 1.0).to_event(3), obs=signal)

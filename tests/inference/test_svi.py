@@ -100,7 +100,7 @@ def stay(z, _):
 
 def walk(signal):
     """A random walk from N(0, 1) with steps of sd 0.3, observed with sd 0.5."""
-    law = LatentPath(jax.tree_util.Partial(stay), jnp.array(0.3), jnp.array(1.0), jnp.zeros((12, 0)), 1)
+    law = LatentPath(jax.tree_util.Partial(stay), 0.3 * jnp.eye(1), jnp.eye(1), jnp.zeros((12, 0)))
     path = numpyro.sample("path", law)
     numpyro.sample("signal", dist.Normal(path, 0.5).to_event(2), obs=signal)
 

@@ -10,14 +10,9 @@ from scipy.stats import ks_2samp, kstest, multivariate_normal, norm, poisson
 
 from connectinfer.data.recording import recording
 from connectinfer.dynamics.low_rank import LowRankRNN, overlap
-from connectinfer.latent.low_rank_network import (
-    drift_polynomials,
-    example_recording,
-    initial_network,
-    known_network,
-    recording_arrays,
-    sample_network,
-)
+from connectinfer.latent.known_network import known_network
+from connectinfer.latent.low_rank_network import draw_output_sites, initial_network, sample_network
+from connectinfer.latent.recording_arrays import drift_polynomials, example_recording, recording_arrays
 
 N_TRIALS, N_BINS, N_UNITS, ALPHA = 12, 100, 40, 0.1
 OVERLAP = np.array([[2.0, -1.2], [1.2, 2.0]])
@@ -209,7 +204,7 @@ def test_the_start_recovers_the_path_up_to_a_rotation(started):
 
 def test_the_start_has_the_eigenvalues_of_the_overlap_roughly(started):
     _, arrays, start, _, true_overlap = started
-    found = np.linalg.eigvals(overlap(network_of(arrays, start).network))
+    found = np.linalg.eigvals(overlap(network_of(arrays, start).units.network))
     expected = np.linalg.eigvals(true_overlap)
     assert np.abs(found.real - expected.real).max() < 0.4
     assert np.abs(np.abs(found.imag) - np.abs(expected.imag)).max() < 0.4
@@ -218,7 +213,7 @@ def test_the_start_has_the_eigenvalues_of_the_overlap_roughly(started):
 def test_the_start_lies_in_the_gauge_of_the_reference(started):
     _, arrays, start, _, _ = started
     found = network_of(arrays, start)
-    m = np.asarray(found.network.m)
+    m = np.asarray(found.units.network.m)
     projection = np.asarray(arrays["basis"])[:, :2].T @ m / np.sqrt(N_UNITS)
     np.testing.assert_allclose(projection, found.alignment, atol=1e-5)
     assert found.alignment[0, 1] == 0
@@ -228,7 +223,7 @@ def test_the_start_lies_in_the_gauge_of_the_reference(started):
 
 def test_the_start_of_n_is_the_regression_that_it_came_from(started):
     _, arrays, start, _, _ = started
-    network = network_of(arrays, start).network
+    network = network_of(arrays, start).units.network
     expected = np.asarray(network.m, float) @ start["n_linear"].T + start["n_residual"]
     np.testing.assert_allclose(network.n, expected, atol=1e-4 * np.abs(expected).max())
 
@@ -243,7 +238,7 @@ def test_components_of_fluorescence_are_the_reference_itself(started):
 def test_the_start_asks_for_the_drift_that_its_network_has(started):
     _, arrays, start, _, _ = started
     found = network_of(arrays, start)
-    m, n, alignment = (np.asarray(x, float) for x in (found.network.m, found.network.n, found.alignment))
+    m, n, alignment = (np.asarray(x, float) for x in (found.units.network.m, found.units.network.n, found.alignment))
     reference = (np.asarray(arrays[name], float) for name in ("states", "polynomials"))
     drift = probes_of(m, alignment, np.zeros(N_UNITS), np.tanh, *reference).T @ n @ alignment.T / N_UNITS
     np.testing.assert_allclose(start["drift_coefficients"], drift.ravel(), atol=1e-4 * np.abs(drift).max())
@@ -253,7 +248,7 @@ def test_the_start_asks_for_the_drift_that_its_network_has(started):
 def test_the_start_reads_the_recording_out_of_its_path(started):
     kind, arrays, start, _, _ = started
     latent = jnp.asarray(start["latent"], float)
-    predictor = np.asarray(network_of(arrays, start).read_out(latent, jnp.zeros((N_TRIALS, N_BINS, 0))))
+    predictor = np.asarray(network_of(arrays, start).units.read_out(latent, jnp.zeros((N_TRIALS, N_BINS, 0))))
     observed = np.asarray(arrays["activity"])
     if kind == "fluorescence":
         # Noise of sd 0.5 is all that is left.
@@ -287,7 +282,7 @@ def test_the_start_is_finite_for_units_that_fire_once(rank):
     assert (start["loading_diagonal"] > 0).all()
     assert start["process_noise"] > 0
     sites, found = network_sites(arrays, start)
-    assert found.network.n.shape == (6, rank)
+    assert found.units.network.n.shape == (6, rank)
     assert set(start) - set(sites) == {"latent", "process_noise", "initial_scale"}
     assert start["latent"].shape == (3, 20, rank)
     # The prior, drawn without the start values, has sites of the same shapes.
@@ -324,7 +319,11 @@ def prior():
         found = traced(*map(jnp.asarray, (BASIS, STATES, COEFFICIENTS)), 1, 0.1, "tanh", bias_loc=-2.0, bias_scale=2.0)
         z, v = jnp.array([[[0.5, -1.0]]]), jnp.array([[[2.0]]])
         values = {name: traced.trace[name]["value"] for name in names}
-        values |= {"alignment": found.alignment, "read_out": found.read_out(z, v)[0, 0], "network": found.network}
+        values |= {
+            "alignment": found.alignment,
+            "read_out": found.units.read_out(z, v)[0, 0],
+            "network": found.units.network,
+        }
         return values
 
     # A map, because the gamma sampler takes long to compile under `vmap`.
@@ -444,8 +443,8 @@ class Conditional:
         self.noise = NOISE / np.sqrt(5)
         free = {"n_linear": (2, 2), "n_residual": (5, 2), "drift_slack": (3, 2), "drift_coefficients": (6,)}
         self.free = {name: jnp.asarray(generator.normal(size=shape), float) for name, shape in free.items()}
-        units = self.trace(self.free)[1]
-        self.alignment, self.d = np.asarray(units.alignment, float), np.asarray(units.network.d, float)
+        units, alignment = self.trace(self.free)[1]
+        self.alignment, self.d = np.asarray(alignment, float), np.asarray(units.network.d, float)
         self.m = np.asarray(units.network.m, float)
         self.probes = probes_of(self.m, self.alignment, self.d, phi)
         # Of any column of n; between it and its drift, noise included; of this drift.
@@ -469,7 +468,7 @@ class Conditional:
         return traced.trace, found
 
     def n(self, free):
-        return self.trace(free)[1].network.n
+        return self.trace(free)[1].units.network.n
 
     def draw(self):
         """A m + e of the given A and e."""
@@ -544,7 +543,7 @@ def test_density_and_gradient_stay_finite_when_the_alignment_is_all_but_singular
     def density(sites):
         trace, found = conditional.trace(sites)
         sampled = (site for site in trace.values() if site["type"] == "sample")
-        return sum(site["fn"].log_prob(site["value"]) for site in sampled) + (found.network.n**2).sum()
+        return sum(site["fn"].log_prob(site["value"]) for site in sampled) + (found.units.network.n**2).sum()
 
     value, slopes = jax.jit(jax.value_and_grad(density))(conditional.fixed | free)
     assert np.isfinite(value)
@@ -569,11 +568,34 @@ def test_density_and_gradient_stay_finite_at_draws_of_the_prior_whose_rates_are_
     assert jax.jit(lambda keys: jax.lax.map(finite, keys))(jax.random.split(jax.random.key(0), 200)).all()
 
 
+def test_sites_drawn_given_output_weights_make_them_and_have_their_prior():
+    given = Conditional("tanh", np.tanh)
+    m, probes, alignment = (jnp.asarray(x, float) for x in (given.m, given.probes, given.alignment))
+    generator = np.random.default_rng(5)
+    root = np.linalg.cholesky(given.covariance)
+    weights = jnp.asarray(root @ generator.normal(size=(4000, 5, 2)), float)
+    keys = jax.random.split(jax.random.key(1), len(weights))
+    sites = jax.jit(jax.vmap(lambda key, n: draw_output_sites(key, n, m, probes, alignment)))(keys, weights)
+    made = jax.jit(jax.vmap(given.n))(sites)
+    np.testing.assert_allclose(made, weights, atol=2e-3)
+    # Weights from their prior, and sites given these, are sites from theirs: 29 moments within 5 standard errors.
+    shapes = {"n_linear": SPREAD, "n_residual": 1.0, "drift_slack": given.noise}
+    for name, sd in shapes.items():
+        drawn = np.asarray(sites[name]).reshape(len(weights), -1) / sd
+        np.testing.assert_allclose(drawn.mean(0), 0.0, atol=5 / np.sqrt(len(weights)))
+        np.testing.assert_allclose(drawn.std(0), 1.0, atol=5 / np.sqrt(2 * len(weights)))
+    law = np.kron(given.covariance_of_drift, given.alignment @ given.alignment.T)
+    standard = np.linalg.solve(np.linalg.cholesky(law), np.asarray(sites["drift_coefficients"], float).T)
+    np.testing.assert_allclose(np.cov(standard), np.eye(6), atol=5 / np.sqrt(len(weights)) * 1.5)
+    mixed = np.corrcoef(np.asarray(sites["n_residual"])[:, 0, 0], np.asarray(sites["drift_coefficients"])[:, 0])[0, 1]
+    assert abs(mixed) < 5 / np.sqrt(len(weights))
+
+
 def test_without_inputs_there_are_no_input_loadings():
     counts = recording(time=0.01, counts=np.random.default_rng(0).poisson(2.0, (2, 10, 4)))
     arrays, _ = recording_arrays(counts, "counts", rank=2, tau=0.1, nonlinearity="tanh")
     sites, found = network_sites(arrays, {}, jax.eval_shape)
-    assert found.network.b.shape == (4, 0)
+    assert found.units.network.b.shape == (4, 0)
     assert not [name for name in sites if name == "b" or "input" in name]
 
 
@@ -581,7 +603,7 @@ def test_a_known_network_leaves_only_the_paths_unknown():
     generator = np.random.default_rng(0)
     m, n, b = (jnp.asarray(generator.normal(size=shape), float) for shape in ((3, 1), (3, 1), (3, 1)))
     loading, bias = jnp.asarray(generator.normal(size=(3, 1)), float), jnp.array([-1.0, 0.0, 0.5])
-    model = known_network(LowRankRNN(m, n, b), loading, bias, process_noise=0.2, initial_scale=0.7, alpha=0.1)
+    model, _ = known_network(LowRankRNN(m, n, b), loading, bias, process_noise=0.2, initial_scale=0.7, alpha=0.1)
     z, v = generator.normal(size=(2, 4, 1)), generator.normal(size=(2, 4, 1))
     counts, mask = generator.poisson(1.0, (2, 4, 3)), generator.random((2, 4, 3)) < 0.7
     arrays = {"activity": counts, "mask": mask, "filtered": v, "basis": np.eye(3), "rank": 1}

@@ -11,8 +11,9 @@ from connectinfer.data.recording import recording
 from connectinfer.data.splits import hold_out
 from connectinfer.dynamics.low_rank import LowRankRNN, gaussian_network
 from connectinfer.dynamics.simulate import simulate_bins
-from connectinfer.inference.svi import fit_svi
-from connectinfer.latent.low_rank_network import known_network, recording_arrays
+from connectinfer.inference.state_space import fit_state_space
+from connectinfer.latent.known_network import known_network
+from connectinfer.latent.recording_arrays import recording_arrays
 from connectinfer.statistics.co_smoothing import bits_per_spike, mean_rates
 
 ALPHA, TAU, PROCESS_NOISE, RATE, RADIUS = 0.1, 0.1, 0.03, 0.2, 1.5
@@ -74,10 +75,10 @@ def score(recipe: Recipe, rate: np.ndarray) -> float:
     return bits_per_spike(rate, counts, mean_rates(counts, recipe.training["mask"].values), recipe.held_out)
 
 
-def ideal_observer(recipe: Recipe, *, steps: int = 1500) -> xr.DataTree:
+def ideal_observer(recipe: Recipe, *, draws: int = 100) -> xr.DataTree:
     """The posterior of the paths given the true network and the spikes that the fit sees."""
     arrays, _ = recording_arrays(recipe.training, "counts", rank=2, tau=TAU, nonlinearity="tanh")
-    model = known_network(
+    known = known_network(
         recipe.network,
         jnp.asarray(recipe.loading, float),
         jnp.asarray(recipe.bias, float),
@@ -85,6 +86,5 @@ def ideal_observer(recipe: Recipe, *, steps: int = 1500) -> xr.DataTree:
         initial_scale=RADIUS / 2,
         alpha=ALPHA,
     )
-    # The true paths are only where the search starts: the optimum does not depend on it.
-    start = {"latent": recipe.latent}
-    return fit_svi(jax.random.key(1), model, arrays, initial=start, steps=steps, draws=100, show_progress=False)
+    options = {"conditionals": known.conditionals, "warmup": 20, "draws": draws, "chains": 2, "show_progress": False}
+    return fit_state_space(jax.random.key(1), known.model, arrays, **options)

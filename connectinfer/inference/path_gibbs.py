@@ -1,0 +1,180 @@
+"""One sweep of Gibbs sampling of a state-space model: paths, noise and paths together, parameters given paths."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from connectinfer.latent.block_tridiagonal import solve, standardise
+from connectinfer.latent.conditionals import Conditionals
+from connectinfer.latent.state_space import PathPosterior, Seen, StateSpace, path_log_density, path_posterior
+
+_NEWTON_STEPS = 2
+# Longer paths are drawn piece by piece: of whole ones, fewer proposals would be accepted the longer they are.
+_LONGEST_PIECE = 400
+_FIRST_NOISE_STEP, _NOISE_ACCEPTANCE = 0.1, 0.3
+
+Paths = Float[Array, "trial time dim"]
+
+
+class Chain(NamedTuple):
+    """Where a chain stands: `mode` is that of the paths' last approximation, from which the next one starts;
+    `noise_step` the relative size of moves of the noise; `taken` how many sweeps there were."""
+
+    key: PRNGKeyArray
+    parameters: PyTree
+    paths: Paths
+    mode: Paths
+    noise_step: Float[Array, ""]
+    taken: Int[Array, ""]
+
+
+def first_link(key: PRNGKeyArray, parameters: PyTree, paths: Paths) -> Chain:
+    """A chain that has not moved yet."""
+    return Chain(key, parameters, paths, paths, jnp.array(_FIRST_NOISE_STEP), jnp.array(0))
+
+
+def sweep(
+    chain: Chain, conditionals: Conditionals, seen: Seen, arrays: Mapping[str, Any], warmup: int
+) -> tuple[Chain, dict[str, Array]]:
+    """The chain after one sweep, and its statistics.
+
+    In the first half of `warmup` sweeps every proposed path is taken: from a poor start, a Metropolis step would hardly
+    ever leave it. The size of moves of the noise adapts during the warm-up.
+    """
+    key, key_free, key_paths, key_noise, key_update = jax.random.split(chain.key, 5)
+    free = _free_bins(key_free, chain.paths.shape[1])
+    draw, accepted = _move_paths(key_paths, chain, conditionals, seen, free, arrays, chain.taken < warmup // 2)
+    parameters, paths, mode = chain.parameters, draw.paths, draw.posterior.mode
+    stats = {"path_acceptance": accepted}
+    noise_step = chain.noise_step
+    if conditionals.propose_noise is not None:
+        parameters, paths, mode, chance = _move_noise(
+            key_noise, noise_step, parameters, draw, conditionals, seen, free, arrays
+        )
+        stats["noise_acceptance"] = chance
+        rate = jnp.where(chain.taken < warmup, (chain.taken + 1.0) ** -0.6, 0.0)
+        noise_step = noise_step * jnp.exp(rate * (chance - _NOISE_ACCEPTANCE))
+    moved, turned, more = conditionals.update(key_update, parameters, paths, seen, arrays)
+    # A regression that fails in single precision leaves everything as it was, and is counted.
+    failed = ~jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((moved, turned))]).all()
+    parameters, paths = jax.tree.map(lambda new, old: jnp.where(failed, old, new), (moved, turned), (parameters, paths))
+    stats |= more | {"failed_updates": failed, "log_joint": draw.log_density.sum()}
+    return Chain(key, parameters, paths, mode, noise_step, chain.taken + 1), stats
+
+
+def continued(key: PRNGKeyArray, space: StateSpace, seen: Seen, paths: Paths) -> Paths:
+    """`paths` with what follows the end of a trial drawn from the dynamics."""
+    n_trials, n_bins, dim = paths.shape
+    noise = jax.random.normal(key, (n_bins, n_trials, dim), paths.dtype)
+
+    def step(before: Array, now: tuple[Array, ...]) -> tuple[Array, Array]:
+        z, alive, v, eps = now
+        z = jnp.where(alive[:, None], z, space.transition(before, v) + eps @ space.noise_tril.T)
+        return z, z
+
+    first = jnp.where(seen.alive[:, :1], paths[:, 0], space.initial_mean + noise[0] @ space.initial_tril.T)
+    by_bin = (jnp.moveaxis(x, 1, 0) for x in (paths[:, 1:], seen.alive[:, 1:], space.inputs[:, :-1]))
+    _, later = jax.lax.scan(step, first, (*by_bin, noise[1:]))
+    return jnp.concatenate([first[:, None], jnp.moveaxis(later, 0, 1)], 1)
+
+
+class _Draw(NamedTuple):
+    """Paths, the approximation that they were proposed from, the standard normal numbers that it turns into them, and
+    their log joint density with the observations."""
+
+    posterior: PathPosterior
+    noise: Float[Array, "time dim trial"]
+    paths: Paths
+    log_density: Float[Array, "trial time"]
+
+
+def _free_bins(key: PRNGKeyArray, n_bins: int) -> Bool[Array, " time"]:
+    """Which bins move: all of a short trial, all but one in every piece of a long one, other ones in every sweep."""
+    if n_bins <= _LONGEST_PIECE:
+        return jnp.ones(n_bins, bool)
+    offset = jax.random.randint(key, (), 0, _LONGEST_PIECE)
+    return (jnp.arange(n_bins) + offset) % _LONGEST_PIECE != 0
+
+
+def _move_paths(
+    key: PRNGKeyArray,
+    chain: Chain,
+    conditionals: Conditionals,
+    seen: Seen,
+    free: Bool[Array, " time"],
+    arrays: Mapping[str, Any],
+    always: Bool[Array, ""],
+) -> tuple[_Draw, Float[Array, ""]]:
+    """Paths proposed from the Laplace approximation and accepted piece by piece, and the mean chance of that."""
+    key_noise, key_accept = jax.random.split(key)
+    space = conditionals.space(chain.parameters, arrays)
+    start = jnp.where(free[:, None], chain.mode, chain.paths)
+    found = path_posterior(space, seen, start, steps=_NEWTON_STEPS, free=free)
+    moving = (seen.alive & free).T[:, None]
+    noise = jnp.where(moving, jax.random.normal(key_noise, _time_first(start).shape, start.dtype), 0.0)
+    proposed = found.mode + _drawn(found, noise)
+    before = standardise(found.factor, _time_first(chain.paths - found.mode))
+    new, old = (path_log_density(space, seen, paths) for paths in (proposed, chain.paths))
+    gained = (new - old) + 0.5 * (noise**2 - jnp.where(moving, before**2, 0.0)).sum(1).T
+    # A bin that does not move ends a piece: what it is observed to be, and how it was reached, belongs to this one.
+    piece = jnp.cumsum(~free) - ~free
+    n_pieces = -(-len(free) // _LONGEST_PIECE) + 1
+    by_piece = gained @ jax.nn.one_hot(piece, n_pieces, dtype=gained.dtype)
+    accepted = jnp.log(jax.random.uniform(key_accept, by_piece.shape)) < by_piece
+    taken = accepted[:, piece] | (always & jnp.isfinite(by_piece)[:, piece])
+    draw = _Draw(
+        found,
+        jnp.where(taken.T[:, None], noise, before),
+        jnp.where(taken[..., None], proposed, chain.paths),
+        jnp.where(taken, new, old),
+    )
+    holds = seen.alive.astype(gained.dtype) @ jax.nn.one_hot(piece, n_pieces, dtype=gained.dtype) > 0
+    return draw, jnp.mean(jnp.exp(jnp.minimum(by_piece, 0.0)), where=holds)
+
+
+def _move_noise(
+    key: PRNGKeyArray,
+    step: Float[Array, ""],
+    parameters: PyTree,
+    draw: _Draw,
+    conditionals: Conditionals,
+    seen: Seen,
+    free: Bool[Array, " time"],
+    arrays: Mapping[str, Any],
+) -> tuple[PyTree, Paths, Paths, Float[Array, ""]]:
+    """Parameters, paths and mode after a move of the process noise in which paths keep their standard normal numbers,
+    and its chance.
+
+    Given paths, their noise is known to within a percent, and given the noise, so are the paths' increments: moved one
+    after the other, neither gets anywhere. Source: Yu & Meng, JCGS 20, 531 (2011).
+    """
+    assert conditionals.propose_noise is not None
+    key_propose, key_accept = jax.random.split(key)
+    proposal = conditionals.propose_noise(key_propose, step, parameters, arrays)
+    space = conditionals.space(proposal.parameters, arrays)
+    start = jnp.where(free[:, None], draw.posterior.mode, draw.paths) @ proposal.gauge.T
+    found = path_posterior(space, seen, start, steps=_NEWTON_STEPS, free=free)
+    paths = found.mode + _drawn(found, draw.noise)
+    # Differences bin by bin: sums over all bins would lose them in single precision.
+    gained = (path_log_density(space, seen, paths) - draw.log_density).sum()
+    volume = 0.5 * (draw.posterior.factor.log_det - found.factor.log_det).sum()
+    log_ratio = gained + volume + proposal.log_ratio
+    accepted = jnp.log(jax.random.uniform(key_accept)) < log_ratio
+    taken = jax.tree.map(
+        lambda new, old: jnp.where(accepted, new, old),
+        (proposal.parameters, paths, found.mode),
+        (parameters, draw.paths, draw.posterior.mode),
+    )
+    chance = jnp.where(jnp.isfinite(log_ratio), jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
+    return *taken, chance
+
+
+def _drawn(posterior: PathPosterior, noise: Float[Array, "time dim trial"]) -> Paths:
+    return jnp.moveaxis(solve(posterior.factor, jnp.zeros_like(noise), noise), -1, 0)
+
+
+def _time_first(paths: Paths) -> Float[Array, "time dim trial"]:
+    return jnp.moveaxis(paths, 0, -1)
