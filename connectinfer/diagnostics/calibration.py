@@ -23,14 +23,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from scipy.stats import binom
 
 from connectinfer.data.objects import as_recording
 from connectinfer.data.recording import observed_kind
 from connectinfer.diagnostics.coverage import Coverage, pooled_coverage
 from connectinfer.diagnostics.verdict import FAIL, NOT_CERTIFIED, PASS, Diagnosis, Verdict
-from connectinfer.inference.fit import nearest, option_names, split_options
+from connectinfer.inference.fit import check_conditionals, nearest, option_names, split_options
 from connectinfer.inference.flow_posterior import train_flow_posterior
 from connectinfer.inference.preflight import FAILED_SOLVES
 from connectinfer.inference.replicates import (
@@ -39,6 +39,7 @@ from connectinfer.inference.replicates import (
     check_draws,
     fit_replicates,
     flow_posterior,
+    gibbs_posterior,
     nuts_posterior,
     simulate_replicates,
     svi_posterior,
@@ -52,11 +53,12 @@ from connectinfer.zoo import load_model, model_name
 ENGINES: dict[str, tuple[Callable[..., Any], ...]] = {
     "nuts": (nuts_posterior,),
     "svi": (svi_posterior,),
+    "state_space": (gibbs_posterior,),
     "flow_posterior": (train_flow_posterior, flow_posterior),
 }
 """The functions whose options an engine takes."""
 
-_NO_OPTIONS = {"key", "model", "inputs", "bound", "sites", "trained", "show_progress"}
+_NO_OPTIONS = {"key", "model", "inputs", "bound", "sites", "trained", "conditionals", "fixed", "show_progress"}
 
 # Of a path or a matrix, so many entries say whether it is calibrated.
 _MOST_ENTRIES = 6
@@ -108,11 +110,11 @@ def calibrate(
     bound, arrays = bind(module.model, inputs)
     sites = describe_sites(bound, arrays)
     key_data, key_start, key_fit, key_train = jax.random.split(jax.random.key(seed), 4)
-    posterior = _posterior(key_train, name, module.model, inputs, for_engine, show_progress)
+    posterior = _posterior(key_train, name, module, inputs, for_engine, show_progress)
     # A flow is trained in one set of coordinates.
     prepare = dict if name == "flow_posterior" else partial(_prepared, module, recording, for_inputs)
     replicates = simulate_replicates(key_data, bound, arrays, data_sets, prepare)
-    starts = _starts(key_start, module, inputs, replicates)
+    starts = (_begun if name == "state_space" else _starts)(key_start, module, inputs, replicates)
     summary = _summary(bound, sites, module.DIMS)
     draws, stats = fit_replicates(
         key_fit,
@@ -193,12 +195,15 @@ def _chosen_engine(
 def _posterior(
     key: PRNGKeyArray,
     engine: str,
-    model: Callable,
+    module: ModuleType,
     inputs: Mapping[str, Any],
     options: Mapping[str, Any],
     show_progress: bool,
 ) -> Posterior:
-    bound, arrays = bind(model, inputs)
+    bound, arrays = bind(module.model, inputs)
+    if engine == "state_space":
+        check_conditionals(module)
+        return gibbs_posterior(module.CONDITIONALS, {n: x for n, x in inputs.items() if n not in arrays}, **options)
     if engine == "nuts":
         return nuts_posterior(bound, **options)
     if engine == "svi":
@@ -207,7 +212,7 @@ def _posterior(
     training = {name: value for name, value in options.items() if name not in draws}
     # Before the training, which takes minutes.
     check_draws(draws.get("draws", 1))
-    trained = train_flow_posterior(key, model, inputs, show_progress=show_progress, **training)
+    trained = train_flow_posterior(key, module.model, inputs, show_progress=show_progress, **training)
     return flow_posterior(trained, **draws)
 
 
@@ -223,6 +228,14 @@ def _prepared(
     simulated = recording.assign({kind: (recording[kind].dims, values.astype(recording[kind].dtype))})
     inputs, _ = module.inputs(simulated, **options)
     return held | {name: np.asarray(inputs[name]) for name in gauge}
+
+
+def _begun(key: PRNGKeyArray, module: ModuleType, inputs: Mapping[str, Any], replicates: Replicates) -> PyTree:
+    """Parameters and paths where Gibbs sampling begins, of every data set."""
+    del key
+    n = len(next(iter(replicates.arrays.values())))
+    own = [{**inputs, **{name: x[i] for name, x in replicates.arrays.items()}} for i in range(n)]
+    return jax.tree.map(lambda *each: jnp.stack(each), *[module.CONDITIONALS.begin(case) for case in own])
 
 
 def _starts(key: PRNGKeyArray, module: ModuleType, inputs: Mapping[str, Any], replicates: Replicates) -> Sites:

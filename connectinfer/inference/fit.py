@@ -74,13 +74,22 @@ def _brought(module: types.ModuleType, engine: str, inputs: Mapping[str, Any]) -
     """What a model file brings for an engine besides the model."""
     wanted = option_names(ENGINES[engine])
     if "conditionals" in wanted:
-        if not hasattr(module, "CONDITIONALS"):
-            raise ValueError(
-                f"The engine {engine!r} is for models with latent paths: {module.__name__!r} has no `CONDITIONALS`. "
-                "Use 'nuts' or 'svi'."
-            )
+        check_conditionals(module)
         return {"conditionals": module.CONDITIONALS}
     return {"initial": module.initial(**inputs)} if hasattr(module, "initial") and "initial" in wanted else {}
+
+
+def check_conditionals(module: types.ModuleType) -> None:
+    """Raise unless Gibbs sampling knows how to move the model's parameters.
+
+    Raises:
+        ValueError: the model file has no `CONDITIONALS`.
+    """
+    if not hasattr(module, "CONDITIONALS"):
+        raise ValueError(
+            f"The engine 'state_space' is for models with latent paths: {module.__name__!r} has no `CONDITIONALS`. Use "
+            "'nuts' or 'svi'."
+        )
 
 
 def _origin(recording: xr.Dataset, options: Mapping[str, Any]) -> dict[str, str]:

@@ -65,6 +65,13 @@ def sweep(
     return Chain(key, parameters, paths, mode, noise_step, chain.taken + 1), stats
 
 
+def drawn_sites(chain: Chain, conditionals: Conditionals, seen: Seen, arrays: Mapping[str, Any]) -> dict[str, Array]:
+    """The sites of the model where a chain stands, with what follows the end of a trial drawn from the dynamics."""
+    key_sites, key_rest = jax.random.split(chain.key)
+    paths = continued(key_rest, conditionals.space(chain.parameters, arrays), seen, chain.paths)
+    return conditionals.sites(key_sites, chain.parameters, paths, arrays)
+
+
 def continued(key: PRNGKeyArray, space: StateSpace, seen: Seen, paths: Paths) -> Paths:
     """`paths` with what follows the end of a trial drawn from the dynamics."""
     n_trials, n_bins, dim = paths.shape

@@ -13,6 +13,7 @@ from numpyro.infer.util import unconstrain_fn
 
 from connectinfer.inference.amortised import FlowPosterior
 from connectinfer.inference.guides import build_guide, guide_constructor, guide_parameters
+from connectinfer.inference.path_gibbs import Chain, drawn_sites, first_link, sweep
 from connectinfer.inference.simulations import check_unweighted
 from connectinfer.inference.start import constrain, potential
 from connectinfer.inference.svi import adam_with_warmup, check_options, draw_from_guide, negative_elbo
@@ -25,14 +26,16 @@ from connectinfer.inference.trace import (
     map_draws,
     observed_values,
 )
+from connectinfer.latent.conditionals import Conditionals
+from connectinfer.latent.state_space import Seen
 from connectinfer.optimisation.loop import minimised
 from connectinfer.optimisation.progress import compile_timed, progress_bar, trace_timed
 
 _MOST_TRIES = 20
 
-Posterior = Callable[[PRNGKeyArray, Mapping[str, Any], Sites], tuple[Sites, dict[str, Array]]]
-"""`posterior(key, arrays, start)`: draws `(draw, ...)` of the latent sites given one data set, from constrained start
-values, and statistics `(draw,)`."""
+Posterior = Callable[[PRNGKeyArray, Mapping[str, Any], PyTree], tuple[Sites, dict[str, Array]]]
+"""`posterior(key, arrays, start)`: draws `(draw, ...)` of the latent sites given one data set, from start values (of
+sites, constrained; or what else an engine starts from), and statistics `(draw,)`."""
 
 
 class Replicates(NamedTuple):
@@ -104,11 +107,7 @@ def nuts_posterior(
     Raises:
         ValueError: `warmup` below 0, `thinning` below 1, or fewer `draws` than `thinning`, of which none would be kept.
     """
-    if warmup < 0 or thinning < 1 or draws < thinning:
-        raise ValueError(
-            "`warmup` must be at least 0, `thinning` at least 1 and `draws` at least as many as `thinning`; got "
-            f"warmup={warmup}, thinning={thinning} and draws={draws}."
-        )
+    _check_thinning(warmup, draws, thinning)
 
     def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], start: Sites) -> tuple[Sites, dict[str, Array]]:
         free = unconstrain_fn(bound, (arrays,), {}, start)
@@ -133,6 +132,45 @@ def nuts_posterior(
         return jax.lax.map(lambda x: constrain(bound, arrays, x), unconstrained), stats
 
     return posterior
+
+
+def gibbs_posterior(
+    conditionals: Conditionals,
+    fixed: Mapping[str, Any],
+    *,
+    warmup: int = 200,
+    draws: int = 500,
+    thinning: int = 5,
+) -> Posterior:
+    """One chain of `fit_state_space`; every `thinning`-th draw is kept. `fixed` are inputs that are not arrays; fits
+    start at parameters and paths.
+
+    Raises:
+        ValueError: `warmup` below 0, `thinning` below 1, or fewer `draws` than `thinning`, of which none would be kept.
+    """
+    _check_thinning(warmup, draws, thinning)
+
+    def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], start: PyTree) -> tuple[Sites, dict[str, Array]]:
+        inputs, seen = {**fixed, **arrays}, Seen.of(arrays["activity"], arrays["mask"])
+        step = lambda _, chain: sweep(chain, conditionals, seen, inputs, warmup)[0]  # noqa: E731
+
+        def kept(chain: Chain, _: None) -> tuple[Chain, tuple[Sites, dict[str, Array]]]:
+            chain = jax.lax.fori_loop(0, thinning - 1, step, chain)
+            chain, stats = sweep(chain, conditionals, seen, inputs, warmup)
+            return chain, (drawn_sites(chain, conditionals, seen, inputs), stats)
+
+        chain = jax.lax.fori_loop(0, warmup, step, first_link(key, *start))
+        return jax.lax.scan(kept, chain, None, length=draws // thinning)[1]
+
+    return posterior
+
+
+def _check_thinning(warmup: int, draws: int, thinning: int) -> None:
+    if warmup < 0 or thinning < 1 or draws < thinning:
+        raise ValueError(
+            "`warmup` must be at least 0, `thinning` at least 1 and `draws` at least as many as `thinning`; got "
+            f"warmup={warmup}, thinning={thinning} and draws={draws}."
+        )
 
 
 def svi_posterior(
@@ -198,7 +236,7 @@ def fit_replicates(
     summary: Callable[[Mapping[str, Any], Sites], dict[str, Array]],
     arrays: Mapping[str, Any],
     replicates: Replicates,
-    starts: Sites,
+    starts: PyTree,
     *,
     batch: int,
     show_progress: bool = True,

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from connectinfer.inference.chains import CHUNK, Keeping, Sampler, Schedule, run_chains
-from connectinfer.inference.path_gibbs import Chain, continued, first_link, sweep
+from connectinfer.inference.path_gibbs import Chain, drawn_sites, first_link, sweep
 from connectinfer.inference.preflight import check_model
 from connectinfer.inference.result import Labels, build_result, check_labels, store_dims
 from connectinfer.inference.start import Coordinates
@@ -70,7 +70,7 @@ def fit_state_space(
     with timed("finding where chains start", show_progress):
         parameters, paths = conditionals.begin(inputs)
     seen = Seen.of(arrays["activity"], arrays["mask"])
-    sampler = _sampler(conditionals, fixed, chains, warmup, ragged=not bool(seen.alive.all()))
+    sampler = _sampler(conditionals, fixed, chains, warmup)
     start = Coordinates((parameters, paths), (), lambda _, x: x, None)
     work = {
         "model": labels.model,
@@ -105,9 +105,7 @@ class _Chunk(NamedTuple):
     stats: dict[str, Array]
 
 
-def _sampler(
-    conditionals: Conditionals, fixed: Mapping[str, Any], chains: int, warmup: int, *, ragged: bool
-) -> Sampler:
+def _sampler(conditionals: Conditionals, fixed: Mapping[str, Any], chains: int, warmup: int) -> Sampler:
     def begin(key: PRNGKeyArray, data: Any, start: Coordinates) -> Chain:
         del data
         return jax.vmap(lambda key: first_link(key, *start.starts))(jax.random.split(key, chains))
@@ -126,13 +124,7 @@ def _sampler(
         del transform
         arrays, seen = {**fixed, **data[0]}, data[1]
 
-        def sites(chain: Chain) -> dict[str, Array]:
-            key_sites, key_rest = jax.random.split(chain.key)
-            paths = chain.paths
-            if ragged:
-                paths = continued(key_rest, conditionals.space(chain.parameters, arrays), seen, paths)
-            return conditionals.sites(key_sites, chain.parameters, paths, arrays)
-
+        sites = lambda chain: drawn_sites(chain, conditionals, seen, arrays)  # noqa: E731
         n_chains, n_steps = chunk.chain.taken.shape
         flat = jax.tree.map(lambda x: x.reshape(n_chains * n_steps, *x.shape[2:]), chunk.chain)
         drawn = {n: x.reshape(n_chains, n_steps, *x.shape[1:]) for n, x in jax.lax.map(sites, flat).items()}
