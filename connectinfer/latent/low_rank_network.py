@@ -4,6 +4,7 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportIndexIssue=false, reportOperatorIssue=false
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -25,9 +26,10 @@ from connectinfer.latent.state_space import StateSpace
 GAIN_SD, OVERLAP_SD, D_SD = 0.25, 1.5, 0.5
 """Prior sds of log gains, of the entries of A in n = A m + e, and of potential biases."""
 
-PROCESS_NOISE, INITIAL_SCALE = (-2.9957323, 1.0), (0.0, 0.5)
+PROCESS_NOISE, INITIAL_SCALE = (math.log(0.05), 1.0), (0.0, 0.5)
 """Prior means and sds of the logs of the noise's sd per bin (0.05, 0.007 to 0.36), and of the first bin's."""
 
+# Start values: of fewer components than the rank, loadings would be singular.
 _LEAST_ALIGNMENT = 0.05
 
 NETWORK_COORDINATES = (
@@ -266,18 +268,21 @@ def reference_rotation(
     return q * jnp.where(jnp.diag(r) < 0, -1.0, 1.0)
 
 
-def loading_sites(basis: Float[Array, "unit unit"], loading: Float[Array, "unit rank"]) -> dict[str, Array]:
-    """Values of the sites of `sample_aligned_loadings` that make `loading`, which lies in the reference's gauge."""
+def aligned_loadings(
+    basis: Float[Array, "unit unit"], loading: Float[Array, "unit rank"], *, least: float = 0.0
+) -> tuple[Float[Array, "rank rank"], dict[str, Array]]:
+    """The alignment L to the reference of a `loading` that lies in its gauge, its diagonal at `least` so large, and the
+    values of the sites of `sample_aligned_loadings` that make such a loading."""
     rank, n_units = loading.shape[1], len(loading)
     projection = basis.T @ loading / n_units**0.5
     alignment = jnp.tril(projection[:rank])
-    alignment = alignment.at[jnp.diag_indices(rank)].set(jnp.maximum(jnp.diag(alignment), _LEAST_ALIGNMENT))
+    alignment = alignment.at[jnp.diag_indices(rank)].set(jnp.maximum(jnp.diag(alignment), least))
     sites = {"loading_diagonal": jnp.diag(alignment)}
     if rank > 1:
         sites["loading_below"] = alignment[jnp.tril_indices(rank, -1)]
     if rank < n_units:
         sites["loading_relative"] = jnp.linalg.solve(alignment.T, projection[rank:].T).T
-    return sites
+    return alignment, sites
 
 
 def initial_network(
@@ -301,10 +306,7 @@ def initial_network(
     start = principal_network(activity, mask, rank, alpha, nonlinearity, counts=counts)
     turn = np.asarray(reference_rotation(basis, jnp.asarray(start.m, float)))
     path, m, linear, residual = start.path @ turn, start.m @ turn, turn.T @ start.linear @ turn, start.residual @ turn
-    sites = loading_sites(basis, jnp.asarray(m, float))
-    alignment = jnp.diag(sites["loading_diagonal"])
-    if rank > 1:
-        alignment = alignment.at[jnp.tril_indices(rank, -1)].set(sites["loading_below"])
+    alignment, sites = aligned_loadings(basis, jnp.asarray(m, float), least=_LEAST_ALIGNMENT)
     slope = jnp.asarray(m @ np.linalg.inv(np.asarray(alignment, float)), float)
     probes = drift_probes(nonlinearity, slope, jnp.zeros(len(m)), states, polynomials)
     drift = probes.T @ (m @ linear.T + residual) / len(m)

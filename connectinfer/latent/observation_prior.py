@@ -3,6 +3,7 @@
 # NumPyro types sampled values as ArrayLike; they are arrays.
 # pyright: reportArgumentType=false, reportReturnType=false
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ def _count_bias(bin_width: float) -> tuple[Array, float]:
 
 
 _CONCENTRATION = (2.0, 1.0)
-_NOISE = (-0.6931472, 0.7)
+_NOISE = (math.log(0.5), 0.7)
 
 
 def _sample_log_normal(site: str, law: tuple[float, float], n_units: int) -> Array:
@@ -106,7 +107,7 @@ NEGATIVE_BINOMIAL = ObservationPrior(
     counts=True,
     bias=_count_bias,
     sample=lambda n_units: NegativeBinomial(_sample_log_normal("concentration", _CONCENTRATION, n_units)),
-    begin=lambda _, predictor: NegativeBinomial(jnp.full(predictor.shape[-1], 7.4)),
+    begin=lambda _, predictor: NegativeBinomial(jnp.full(predictor.shape[-1], math.exp(_CONCENTRATION[0]))),
     update=_update_concentration,
     sites=lambda observation: {"concentration": observation.concentration},
 )

@@ -70,10 +70,9 @@ class Seen(NamedTuple):
 
 
 class PathPosterior(NamedTuple):
-    """The Gaussian around the mode `(trial, time, dim)` of the paths: its precision, and the factor of that."""
+    """The Gaussian around the mode `(trial, time, dim)` of the paths, and the factor of its precision."""
 
     mode: Float[Array, "trial time dim"]
-    precision: BlockTridiagonal
     factor: Factor
 
 
@@ -83,27 +82,33 @@ def path_posterior(
     start: Float[Array, "trial time dim"],
     *,
     steps: int,
+    last_step: float = 0.0,
     free: Bool[Array, " time"] | None = None,
 ) -> PathPosterior:
-    """The Laplace approximation of the paths' posterior after `steps` Newton steps from `start`.
+    """The Laplace approximation of the paths' posterior, by Newton steps from `start`, at most `steps`.
 
-    Its precision is the one that led to the last step. Bins that are not `free` keep their values: the approximation
-    is that of the others given these.
+    They end with one that is not longer than `last_step` standard deviations of the posterior in any trial; the
+    precision is the one that led to it. Bins that are not `free` keep their values: the approximation is that of the
+    others given these.
     """
     moving = seen.alive if free is None else seen.alive & free
 
-    def step(found: PathPosterior, _: None) -> tuple[PathPosterior, None]:
+    def step(now: tuple[PathPosterior, Array, Array]) -> tuple[PathPosterior, Array, Array]:
+        found, _, taken = now
         slope, precision = _gradient_and_precision(space, seen, moving, found.mode)
         factor = factorise(precision)
-        change = _trial_first(solve(factor, slope))
-        size = jnp.linalg.norm(change, axis=-1, keepdims=True)
-        mode = found.mode + change * jnp.minimum(1.0, _LONGEST_STEP / jnp.maximum(size, 1e-6))
-        return PathPosterior(mode, precision, factor), None
+        change = solve(factor, slope)
+        size = jnp.linalg.norm(change, axis=1, keepdims=True)
+        mode = found.mode + _trial_first(change * jnp.minimum(1.0, _LONGEST_STEP / jnp.maximum(size, 1e-6)))
+        return PathPosterior(mode, factor), (slope * change).sum((0, 1)).max(), taken + 1
+
+    def goes_on(now: tuple[PathPosterior, Array, Array]) -> Array:
+        return (now[1] > last_step**2) & (now[2] < steps)
 
     n_time, dim, n_trials = start.shape[1], start.shape[2], start.shape[0]
     blocks = jnp.zeros((n_time, dim, dim, n_trials), start.dtype)
-    empty = PathPosterior(start, BlockTridiagonal(blocks, blocks[1:]), Factor(blocks, blocks[1:]))
-    found, _ = jax.lax.scan(step, empty, None, length=steps)
+    empty = PathPosterior(start, Factor(blocks, blocks[1:]))
+    found, *_ = jax.lax.while_loop(goes_on, step, (empty, jnp.array(jnp.inf, start.dtype), jnp.array(0)))
     return found
 
 
