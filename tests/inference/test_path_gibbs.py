@@ -103,7 +103,7 @@ class Joint:
 def test_sweeps_and_new_observations_draw_from_the_prior(model, rank, longest, monkeypatch):
     monkeypatch.setattr(path_gibbs, "_LONGEST_PIECE", longest)
     joint = Joint(model, rank)
-    prior = joint.prior(4000)
+    prior = joint.prior(40_000)
     swept, stats = jax.tree.map(lambda x: np.asarray(x)[500:], joint.swept(8000))
     assert not stats["failed_updates"].any()
     scores = {}
