@@ -201,7 +201,7 @@ def sweep(
         say(f"sweep of {model} over {len(files)} files into {output}")
         fields, values = key_values("--field", field or []), literals(key_values("--value", value or []))
         axes = literal_lists(key_values("--over", over or []))
-        options = literals(key_values("--option", option or [])) | ({} if engine is None else {"engine": engine})
+        options = literals(key_values("--option", [*(option or []), *([] if engine is None else [f"engine={engine}"])]))
         from connectinfer.data.files import find_file
         from connectinfer.data.reading import open_recording
 
@@ -217,7 +217,7 @@ def sweep(
         typer.echo(frame.reset_index().drop(columns="error").to_string(index=False))
         if table.attrs["status"] == "interrupted":
             raise KeyboardInterrupt
-        if (frame["status"] != "finished").any():
+        if set(frame["status"]) != {"finished"}:
             raise typer.Exit(3)
 
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
@@ -52,13 +52,22 @@ class Task(NamedTuple):
     file: Path
 
 
+class Row(NamedTuple):
+    """What a table of `sweep` says of one fit."""
+
+    status: str
+    seconds: float = np.nan
+    file: str = ""
+    error: str = ""
+
+
 @terminations_interrupt()
 def sweep(
     model: str | Path | ModuleType,
     recordings: Any,
     folder: FilePath,
     *,
-    over: Mapping[str, Sequence[Any]] | None = None,
+    over: Mapping[str, Iterable[Any]] | None = None,
     client: Any = None,
     show_progress: bool = True,
     **options: Any,
@@ -110,17 +119,17 @@ def sweep(
         for name, content in ((name, contents[name]) for name in sources)
         for each in settings
     ]
-    errors = _run({each.file.name: each for each in cells if isinstance(each, Task)}, client, show_progress)
-    rows = [_row(each, errors) for each in cells]
+    done = _run({each.file.name: each for each in cells if isinstance(each, Task)}, client, show_progress)
+    rows = [done.get(each.file.name, Row("interrupted")) if isinstance(each, Task) else _failed(each) for each in cells]
     coords = {"recording": list(sources)} | axes
     shape = [len(values) for values in coords.values()]
-    columns = {name: np.array([getattr(row, name) for row in rows]).reshape(shape) for name in _Row._fields}
+    columns = {name: np.array([getattr(row, name) for row in rows]).reshape(shape) for name in Row._fields}
     table = xr.Dataset({name: (list(coords), column) for name, column in columns.items()}, coords)
     table.attrs = {"model": _model_file(module).stem, "folder": str(folder)}
     return _judged(table, show_progress)
 
 
-def run_task(task: Task) -> None:
+def run_task(task: Task) -> Row:
     """Computes one fit of a sweep, or goes on with it, unless it is there; its file appears when it is complete.
 
     Raises:
@@ -144,6 +153,7 @@ def run_task(task: Task) -> None:
                 shutil.rmtree(abandoned)
             save(result, task.file)
         shutil.rmtree(checkpoint, ignore_errors=True)
+        return _row(task.file)
 
 
 @contextmanager
@@ -164,16 +174,22 @@ def local_workers(n: int) -> Iterator[Any]:
     # Ctrl-C reaches all processes that a shell started together; workers leave it to the one that waits for them.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        # Errors of fits stand in the table.
-        quiet = {"silence_logs": logging.CRITICAL, "dashboard_address": None}
-        cluster = LocalCluster(n, threads_per_worker=1, host="127.0.0.1", env=env, **quiet)
+        cluster = LocalCluster(
+            n,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            # Errors of fits stand in the table.
+            silence_logs=logging.CRITICAL,
+            env=env,
+        )
     finally:
         signal.signal(signal.SIGINT, before)
     with cluster, Client(cluster) as client:
         yield client
 
 
-def _axes(over: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+def _axes(over: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
     axes: dict[str, list[Any]] = {}
     for name, given in over.items():
         values = [] if isinstance(given, str) else [_item(value) for value in given]
@@ -260,21 +276,23 @@ def _is_done(file: Path) -> bool:
     return file.exists() and not _partial(file).exists()
 
 
-def _run(fits: Mapping[str, Task], client: Any, show_progress: bool) -> dict[str, BaseException]:
-    """Computes the fits that are missing; errors of those that failed. Ctrl-C ends it."""
-    missing = {name: each for name, each in fits.items() if not _is_done(each.file)}
-    errors: dict[str, BaseException] = {}
-    with progress_bar("fits", len(fits), show_progress) as advance, suppress(KeyboardInterrupt):
-        advance(len(fits) - len(missing), "")
+def _run(tasks: Mapping[str, Task], client: Any, show_progress: bool) -> dict[str, Row]:
+    """What became of the tasks; those that are missing are computed. Ctrl-C ends it."""
+    rows = {name: _row(task.file) for name, task in tasks.items() if _is_done(task.file)}
+    missing, failed = {name: task for name, task in tasks.items() if name not in rows}, 0
+    with progress_bar("fits", len(tasks), show_progress) as advance, suppress(KeyboardInterrupt):
+        advance(len(rows), "")
         with closing(_outcomes(run_task, missing, client)) as outcomes:
             for name, outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    errors[name] = outcome
-                advance(1, f"{len(errors)} failed" if errors else "")
-    return errors
+                rows[name] = outcome if isinstance(outcome, Row) else _failed(outcome)
+                failed += rows[name].status == "failed"
+                advance(1, f"{failed} failed" if failed else "")
+    return rows
 
 
-def _outcomes(function: Callable[[Any], Any], cases: Mapping[str, Any], client: Any) -> Iterator[tuple[str, Any]]:
+def _outcomes(
+    function: Callable[[Any], Any], cases: Mapping[str, Any], client: Any
+) -> Generator[tuple[str, Any], None, None]:
     """What `function` returns for every case, or the exception it raises, by name, in the order of their ends."""
     if client is None:
         for name, case in cases.items():
@@ -297,22 +315,13 @@ def _outcomes(function: Callable[[Any], Any], cases: Mapping[str, Any], client: 
         raise
 
 
-class _Row(NamedTuple):
-    status: str
-    seconds: float
-    file: str
-    error: str
+def _row(file: Path) -> Row:
+    attrs = zarr.open_group(file, mode="r").attrs
+    return Row(str(attrs["status"]), float(str(attrs["wall_time"])), file.name)
 
 
-def _row(cell: Task | BaseException, errors: Mapping[str, BaseException]) -> _Row:
-    error = cell if isinstance(cell, BaseException) else errors.get(cell.file.name)
-    if error is not None:
-        return _Row("failed", np.nan, "", f"{type(error).__name__}: {error}")
-    assert isinstance(cell, Task)
-    if not cell.file.exists():
-        return _Row("interrupted", np.nan, "", "")
-    attrs = zarr.open_group(cell.file, mode="r").attrs
-    return _Row(str(attrs["status"]), float(str(attrs["wall_time"])), cell.file.name, "")
+def _failed(error: BaseException) -> Row:
+    return Row("failed", error=f"{type(error).__name__}: {error}")
 
 
 def _judged(table: xr.Dataset, show_progress: bool) -> xr.Dataset:

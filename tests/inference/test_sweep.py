@@ -40,6 +40,11 @@ def model(counts, shape):
         with numpyro.plate("trial", counts.shape[0], dim=-3), numpyro.plate("time", counts.shape[1], dim=-2):
             numpyro.sample("counts", dist.Poisson(rate), obs=counts)
 '''
+IN_THIS_PROCESS = {
+    "processes": False,
+    "dashboard_address": "127.0.0.1:0",
+    "worker_dashboard_address": "127.0.0.1:0",
+}
 COUNTS = np.random.default_rng(0).poisson(2.0, (2, 4, 3))
 SESSION = recording(counts=COUNTS, time=0.1, unit=["a", "b", "c"])
 OTHER = recording(counts=COUNTS + 1, time=0.1, unit=["a", "b", "c"])
@@ -64,6 +69,9 @@ def fits(monkeypatch):
             raise ValueError("`shape` must be positive.")
         if inputs["shape"] == 99:
             raise KeyboardInterrupt
+        if inputs["shape"] == 98:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
         total = xr.Dataset({"total": inputs["counts"].sum()})
         attrs = {"status": "diverged" if inputs["shape"] == 50 else "finished", "wall_time": 0.5}
         return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), "posterior": total})
@@ -221,7 +229,7 @@ def test_a_mistake_is_one_message_before_anything_is_run(model_file, tmp_path, a
 @pytest.fixture(scope="module")
 def threads():
     """Workers in this process, two threads each, which nothing can reach from outside."""
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
+    with Client(n_workers=1, threads_per_worker=2, **IN_THIS_PROCESS) as client:
         yield client
 
 
@@ -238,6 +246,16 @@ def test_workers_do_the_same_as_this_process(model_file, fits, threads, tmp_path
     assert len(os.listdir(tmp_path / "there" / "recordings")) == 2
 
 
+def test_ctrl_c_takes_back_what_waits_for_a_worker(model_file, fits, tmp_path):
+    with Client(n_workers=1, threads_per_worker=1, **IN_THIS_PROCESS) as client:
+        table = run(model_file, SESSION, tmp_path / "out", over={"shape": [98.0, 1.0, 2.0, 3.0]}, client=client)
+        assert (table["status"] == "interrupted").all()
+        # What a worker had begun is kept.
+        while not list(tmp_path.glob("out/*.zarr")):
+            time.sleep(0.01)
+    assert [shape for shape, _, _ in fits] == [98.0]
+
+
 def test_a_worker_that_sees_other_code_says_so(model_file, threads, tmp_path, monkeypatch):
     own = "connectinfer.inference.sweep.content_digest"
     monkeypatch.setattr(own, lambda _: hashlib.sha256(str(time.monotonic_ns()).encode()).hexdigest())
@@ -246,25 +264,26 @@ def test_a_worker_that_sees_other_code_says_so(model_file, threads, tmp_path, mo
 
 
 @pytest.mark.slow
-def test_a_killed_worker_loses_and_duplicates_nothing(model_file, tmp_path):
-    given = {"over": {"seed": [0, 1, 2]}, "steps": 40_000, "draws": 4}
+def test_killed_workers_lose_and_duplicate_nothing(model_file, tmp_path):
+    given = {"over": {"seed": [0, 1, 2]}, "steps": 20_000, "draws": 4}
     calm = run(model_file, SESSION, tmp_path / "calm", **given)
-    folder, killed = tmp_path / "disturbed", []
+    folder, begun, done = tmp_path / "disturbed", [], threading.Event()
     with local_workers(2) as client:
+        pids = client.run(os.getpid)
 
         def kill_in_the_middle():
-            # Both workers are in the middle of a fit.
-            while len(list(folder.glob("*.partial/state.npz"))) < 2:
-                time.sleep(0.01)
-            killed.append(client.run(os.getpid).popitem()[1])
-            os.kill(killed[0], signal.SIGKILL)
+            while not begun and not done.wait(0.01):
+                begun.extend(folder.glob("*.partial/state.npz"))
+            for pid in pids.values():
+                os.kill(pid, signal.SIGKILL)
 
         thread = threading.Thread(target=kill_in_the_middle)
         thread.start()
         disturbed = run(model_file, SESSION, folder, client=client, **given)
+        done.set()
         thread.join()
-        assert killed
-        assert killed[0] not in client.run(os.getpid).values()
+        assert not set(pids.values()) & set(client.run(os.getpid).values())
+    assert begun
     assert (disturbed["status"] == "finished").all()
     xr.testing.assert_equal(disturbed["file"], calm["file"])
     assert {each.name for each in folder.iterdir()} == {*calm["file"].values.ravel(), "recordings"}
