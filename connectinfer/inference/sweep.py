@@ -98,7 +98,6 @@ def sweep(
     Raises:
         ValueError: an unknown model, engine or option, or options that cannot be swept over or kept by their value.
         OSError: `folder` cannot be written to.
-        ImportError: a `client` without the extra `distributed`.
         KeyboardInterrupt: interrupted while recordings were read.
     """
     module, axes, options = load_model(model), _axes(over or {}), _plain_options(options)
@@ -202,8 +201,6 @@ def _axes(over: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
 
 
 def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    if "checkpoint" in options:
-        raise ValueError("A sweep keeps the checkpoints of its fits in its own folder; leave out `checkpoint`.")
     plain = {name: _item(value) for name, value in options.items()}
     for name, value in plain.items():
         try:
@@ -222,6 +219,8 @@ def _item(value: Any) -> Any:
 
 def _settings(module: ModuleType, options: Mapping[str, Any]) -> dict[str, Any]:
     """`options` for `fit`, with engine and seed even where they are the usual ones."""
+    if "checkpoint" in options:
+        raise ValueError("A sweep keeps the checkpoints of its fits in its own folder; leave out `checkpoint`.")
     others = {name: value for name, value in options.items() if name not in ("engine", "seed")}
     engine, _, _ = assigned(module, options.get("engine"), others)
     return {"seed": 0} | dict(options) | {"engine": engine}

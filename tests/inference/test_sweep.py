@@ -217,6 +217,7 @@ def test_what_a_killed_process_left_is_no_result_and_is_cleared_away(model_file,
             {"guide": np.mean}, "must be numbers, text, or lists of them; got guide=<function mean", id="function"
         ),
         pytest.param({"checkpoint": "kept"}, "leave out `checkpoint`", id="checkpoint"),
+        pytest.param({"over": {"checkpoint": ["a", "b"]}}, "leave out `checkpoint`", id="swept checkpoint"),
         pytest.param({"recordings": {}}, "`recordings` is empty", id="no recordings"),
     ],
 )
