@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from connectinfer.inference.nuts import sample_nuts
     from connectinfer.inference.state_space import fit_state_space
     from connectinfer.inference.svi import fit_svi
+    from connectinfer.inference.sweep import sweep
     from connectinfer.reporting.report import report
     from connectinfer.synthesis.connectivity import sample_connectivity
     from connectinfer.zoo import list_models, load_model
@@ -62,6 +63,7 @@ __all__ = [
     "sample_nuts",
     "save",
     "simulate",
+    "sweep",
     "train_flow_posterior",
 ]
 
@@ -93,6 +95,7 @@ _HOME = {
     "sample_nuts": "inference.nuts",
     "save": "data.saving",
     "simulate": "dynamics.simulate",
+    "sweep": "inference.sweep",
     "train_flow_posterior": "inference.flow_posterior",
 }
 

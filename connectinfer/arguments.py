@@ -35,6 +35,11 @@ def literals(pairs: dict[str, str]) -> dict[str, Any]:
     return found
 
 
+def literal_lists(pairs: dict[str, str]) -> dict[str, list[Any]]:
+    """Comma-separated values, each as `literals` reads it."""
+    return {key: [literals({key: part})[key] for part in text.split(",")] for key, text in pairs.items()}
+
+
 def check_netcdf_output(output: Path, force: bool) -> None:
     """Raise unless `output` is the name of a netCDF file that may be written.
 

@@ -1,36 +1,31 @@
-"""The command line: demo, models, fit, diagnose, report, simulate, convert, doctor.
+"""The command line: demo, models, fit, sweep, diagnose, report, simulate, convert, doctor.
 
-Exit codes: 0 ran and nothing failed, 3 ran but diagnostics failed, 1 user error
-(130 when interrupted with nothing more to keep). JAX and xarray are imported inside the commands, after
-their first line, so that help and the list of models come at once.
+Exit codes: 0 ran and nothing failed, 3 ran but diagnostics, or some of several fits, failed, 1 user error
+(130 when interrupted with nothing more to keep, or with fits left to do). JAX and xarray are imported inside the
+commands, after their first line, so that help and the list of models come at once.
 """
 
 import os
-import platform
-import sys
-from collections.abc import Sequence
+from contextlib import nullcontext
 from enum import StrEnum
-from importlib import metadata
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from typer.core import TyperGroup
 
 import connectinfer
-from connectinfer.arguments import check_netcdf_output, check_output, is_begun_by, key_values, literals
+from connectinfer.arguments import check_netcdf_output, check_output, is_begun_by, key_values, literal_lists, literals
 from connectinfer.optimisation.interruption import terminations_interrupt
-from connectinfer.terminal import NOTHING_KEPT, clear_errors, console, say, shell_words
+from connectinfer.terminal import NOTHING_KEPT, Commands, clear_errors, console, say, shell_words
 from connectinfer.zoo import list_models, load_model
 
 if TYPE_CHECKING:
     import xarray as xr
-
-_LIBRARIES = ("jax", "jaxlib", "numpyro", "diffrax", "equinox", "optax", "optimistix", "flowjax", "arviz", "xarray")
 
 
 class Precision(StrEnum):
@@ -47,16 +42,6 @@ class Content(StrEnum):
     connectome = "connectome"
 
 
-class _Commands(TyperGroup):
-    """Without a command shows the help; what is mistyped leaves with 1 like any user error, not with click's 2."""
-
-    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
-        try:
-            return super().main((sys.argv[1:] if args is None else list(args)) or ["--help"], *rest, **options)
-        except SystemExit as stop:
-            raise SystemExit(1 if stop.code == 2 else stop.code) from None
-
-
 def _show_version(asked: bool) -> bool:
     if asked:
         typer.echo(f"connectinfer {connectinfer.__version__}")
@@ -65,7 +50,7 @@ def _show_version(asked: bool) -> bool:
 
 
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     # Rich help takes 0.2 s to import what it draws with.
     rich_markup_mode=None,
     pretty_exceptions_show_locals=False,
@@ -84,6 +69,10 @@ FieldOption = Annotated[
 ValueOption = Annotated[
     list[str] | None,
     typer.Option(metavar="OURS=VALUE", help="What the file does not say, as in bin_width=0.01 (seconds)."),
+]
+EngineOption = Annotated[str | None, typer.Option(help="Inference engine; otherwise the model's own.")]
+OptionOption = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the model or engine, as in steps=5000.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite output that exists.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -141,13 +130,11 @@ def fit(
     model: Annotated[str, typer.Option(help="Name from `connectinfer models`, or the path of a model file.")],
     output: Annotated[Path, typer.Option(help="netCDF file for the result.")] = Path("fit.nc"),
     rank: Annotated[int | None, typer.Option(help="Rank of a low-rank model; short for --option rank=...")] = None,
-    engine: Annotated[str | None, typer.Option(help="Inference engine; otherwise the model's own.")] = None,
+    engine: EngineOption = None,
     seed: SeedOption = 0,
     field: FieldOption = None,
     value: ValueOption = None,
-    option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the model or engine, as in steps=5000.")
-    ] = None,
+    option: OptionOption = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder that the fit is kept in; the same command goes on where it ended.")
     ] = None,
@@ -188,6 +175,50 @@ def fit(
         partial = result.attrs.get("status") == "interrupted"
         say(f"{'interrupted; wrote what there was' if partial else 'wrote the result'} to {output}")
         _judge(result)
+
+
+@app.command()
+def sweep(
+    files: Annotated[list[Path], typer.Argument(help="Recordings, in any format that connectinfer reads.")],
+    model: Annotated[str, typer.Option(help="Name from `connectinfer models`, or the path of a model file.")],
+    output: Annotated[Path, typer.Option(help="Folder for the results; what is there already is not computed again.")],
+    over: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUES", help="Option and the values it takes, as in rank=1,2,3.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Fits at a time, each in a process of its own.")] = 1,
+    engine: EngineOption = None,
+    field: FieldOption = None,
+    value: ValueOption = None,
+    option: OptionOption = None,
+    precision: PrecisionOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Fit a model to recordings with all combinations of options; go on where an earlier sweep ended.
+
+    Leaves with 3 if a fit failed or diverged.
+    """
+    with clear_errors(debug, f"and the same command goes on from what is in {output}"):
+        say(f"sweep of {model} over {len(files)} files into {output}")
+        fields, values = key_values("--field", field or []), literals(key_values("--value", value or []))
+        axes = literal_lists(key_values("--over", over or []))
+        options = literals(key_values("--option", [*(option or []), *([] if engine is None else [f"engine={engine}"])]))
+        from connectinfer.data.files import find_file
+        from connectinfer.data.reading import open_recording
+
+        read = partial(open_recording, fields=fields or None, **values)
+        recordings = {str(file): partial(read, find_file(file)[0].absolute()) for file in files}
+        _start_jax(precision)
+        from connectinfer.inference import sweep as sweeps
+
+        with sweeps.local_workers(workers) if workers > 1 else nullcontext() as client:
+            table = sweeps.sweep(model, recordings, output, over=axes, client=client, **options)
+        frame = table.to_dataframe()
+        frame.to_csv(output / "sweep.csv")
+        typer.echo(frame.reset_index().drop(columns="error").to_string(index=False))
+        if table.attrs["status"] == "interrupted":
+            raise KeyboardInterrupt
+        if set(frame["status"]) != {"finished"}:
+            raise typer.Exit(3)
 
 
 @app.command()
@@ -306,18 +337,11 @@ def doctor(debug: DebugOption = False) -> None:
     with clear_errors(debug):
         say("doctor")
         _start_jax(None)
-        import jax
+        from connectinfer.doctor import examine
 
         table = Table("what", "value", show_header=False)
-        table.add_row("connectinfer", f"{connectinfer.__version__} in {Path(__file__).parent}")
-        table.add_row("python", f"{platform.python_version()} on {platform.platform()}, {sys.executable}")
-        for library in _LIBRARIES:
-            table.add_row(library, _installed(library))
-        table.add_row("devices", ", ".join(f"{device} ({device.device_kind})" for device in jax.devices()))
-        table.add_row("cores", str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()))
-        table.add_row("precision", "float64" if jax.config.jax_enable_x64 else "float32 (--precision float64)")
-        table.add_row("compile cache", _cache_state(Path(jax.config.jax_compilation_cache_dir)))
-        table.add_row("models", f"{len(list_models())} in the zoo")
+        for what, value in examine().items():
+            table.add_row(what, value)
         console().print(table, highlight=False)
 
 
@@ -342,21 +366,6 @@ def _start_jax(precision: Precision | None) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "connectinfer" / "jax"))
     # A fit compiles some 600 small programs besides the large one; JAX keeps none that takes under a second.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-
-
-def _cache_state(folder: Path) -> str:
-    sizes = [file.stat().st_size for file in folder.glob("*") if file.is_file()]
-    return (
-        f"{folder}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB "
-        "(JAX_COMPILATION_CACHE_DIR moves it, JAX_ENABLE_COMPILATION_CACHE=0 turns it off, deleting it is safe)"
-    )
-
-
-def _installed(library: str) -> str:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _describe(data: "xr.Dataset") -> None:

@@ -108,7 +108,7 @@ def engine(monkeypatch):
     return fake
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["models"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["sweep", "--help"], ["models"], ["--version"]])
 def test_help_and_the_list_of_models_import_no_jax(arguments, tmp_path):
     code = (
         "import sys, json\nfrom connectinfer.cli import app\n"
@@ -292,6 +292,11 @@ def test_an_existing_result_is_overwritten_only_with_force(run, engine, recordin
             ["fit", "spikes.nc", "--model", "coins.py", "--rank", "2", "--option", "rank=3"], "given twice", id="twice"
         ),
         pytest.param(["simulate", "coins.py", "--output", "spikes.nc"], "spikes.nc exists", id="simulate"),
+        pytest.param(
+            ["sweep", "spikes.nc", "absent.nc", "--model", "coins.py", "--output", "out"],
+            "no file absent.nc",
+            id="sweep",
+        ),
         pytest.param(["diagnose", "absent.nc"], "No result at absent.nc", id="result"),
         pytest.param(["diagnose", "coins.py"], "no netCDF file, or a damaged one", id="damaged"),
         pytest.param(["diagnose", "spikes.nc"], "no group `posterior`, but counts, mask", id="not a result"),
@@ -332,6 +337,59 @@ def test_precision_is_set_before_the_fit(run, engine, recording_file, model_file
     engine.calls = SimpleNamespace(append=lambda _: seen.append(jax.config.jax_enable_x64))
     assert run("fit", recording_file, "--model", model_file, "--precision", precision).exit_code == 0
     assert seen == [expected]
+
+
+@pytest.fixture
+def sweep_fits(monkeypatch):
+    """Replaces the fits of a sweep; `calls` are their settings."""
+    fake = SimpleNamespace(calls=[], error=None)
+
+    def fit(model, data, *, checkpoint, show_progress, **settings):
+        assert (Path(model).is_file(), data.sizes["unit"], checkpoint.suffix, show_progress) == (
+            True,
+            3,
+            ".partial",
+            False,
+        )
+        fake.calls.append(settings)
+        if fake.error is not None:
+            raise fake.error
+        return xr.DataTree(xr.Dataset(attrs={"status": "finished", "wall_time": 0.5}))
+
+    monkeypatch.setattr("connectinfer.inference.sweep.fit", fit)
+    return fake
+
+
+def test_a_sweep_prints_and_keeps_its_table_and_the_same_again_fits_nothing(run, sweep_fits, recording_file, tmp_path):
+    (tmp_path / "rates.py").write_text(MODEL.replace("def inputs(data):", "def inputs(data, rank=1):"))
+    words = ["sweep", recording_file, "--model", "rates.py", "--output", "out", "--field", "counts=counts"]
+    words += ["--value", "bin_width=0.1", "--over", "rank=1,2", "--over", "seed=0,1", "--option", "steps=5"]
+    result = run(*words, "--engine", "svi")
+    assert result.exit_code == 0, result.output
+    assert [line.split()[1:4] for line in result.stdout.splitlines()[1:]] == [
+        [rank, seed, "finished"] for rank in "12" for seed in "01"
+    ]
+    assert sweep_fits.calls == [
+        {"rank": rank, "seed": seed, "engine": "svi", "steps": 5} for rank in (1, 2) for seed in (0, 1)
+    ]
+    assert (tmp_path / "out" / "sweep.csv").read_text().startswith("recording,rank,seed,status,seconds,file,error")
+    assert run(*words, "--engine", "svi").stdout == result.stdout
+    assert len(sweep_fits.calls) == 4
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_sweep_leaves_with_3_when_a_fit_failed_and_with_130_when_interrupted(
+    run, sweep_fits, recording_file, model_file
+):
+    words = ["sweep", recording_file, "--model", model_file, "--output", "out"]
+    sweep_fits.error = KeyboardInterrupt()
+    result = run(*words)
+    assert result.exit_code == 130
+    assert "the same command goes on from what is in out" in " ".join(result.stderr.split())
+    sweep_fits.error = ValueError("too few spikes")
+    result = run(*words)
+    assert result.exit_code == 3
+    assert "Warning: 1 of 1 fits failed, the first with ValueError: too few spikes" in " ".join(result.stderr.split())
 
 
 def test_the_demo_gets_its_folder_and_its_exit_code_is_ours(run, monkeypatch, tmp_path):

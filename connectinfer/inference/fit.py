@@ -53,11 +53,7 @@ def fit(
             model that fails its pre-flight check.
     """
     module = load_model(model)
-    name = engine or module.CARD["engine"]
-    if name not in ENGINES:
-        raise ValueError(f"Unknown engine {name!r}.{nearest(name, ENGINES)} Engines: {', '.join(ENGINES)}.")
-    taken = option_names(ENGINES[name]) - _PASSED_BY_FIT | (NUTS_OPTIONS if name == "nuts" else set())
-    for_inputs, for_engine = split_options(module, name, taken, options)
+    name, for_inputs, for_engine = assigned(module, engine, options)
     recording = as_recording(data)
     inputs, coords = module.inputs(recording, **for_inputs)
     labels = Labels(model_name(module), module.DIMS, coords)
@@ -68,6 +64,21 @@ def fit(
     if result.attrs.get("status") == "interrupted" and options.get("show_progress", True):
         announce("The fit was interrupted: its result is what there was by then.")
     return result
+
+
+def assigned(
+    module: types.ModuleType, engine: str | None, options: Mapping[str, Any]
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The engine that fits a model, what of `options` the model's `inputs` take, and what the engine takes.
+
+    Raises:
+        ValueError: an unknown engine or option; the nearest name is proposed.
+    """
+    name = engine or module.CARD["engine"]
+    if name not in ENGINES:
+        raise ValueError(f"Unknown engine {name!r}.{nearest(name, ENGINES)} Engines: {', '.join(ENGINES)}.")
+    taken = option_names(ENGINES[name]) - _PASSED_BY_FIT | (NUTS_OPTIONS if name == "nuts" else set())
+    return name, *split_options(module, name, taken, options)
 
 
 def _brought(module: types.ModuleType, engine: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
