@@ -138,7 +138,8 @@ def _move_paths(
         jnp.where(taken, new, old),
     )
     holds = seen.alive.astype(gained.dtype) @ jax.nn.one_hot(piece, n_pieces, dtype=gained.dtype) > 0
-    return draw, jnp.mean(jnp.exp(jnp.minimum(by_piece, 0.0)), where=holds)
+    chance = jnp.where(jnp.isfinite(by_piece), jnp.exp(jnp.minimum(by_piece, 0.0)), 0.0)
+    return draw, jnp.mean(chance, where=holds)
 
 
 def _move_noise(

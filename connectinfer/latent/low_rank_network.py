@@ -19,6 +19,7 @@ from connectinfer.distributions.loadings import sample_aligned_loadings
 from connectinfer.dynamics.low_rank import LowRankRNN, latent_step
 from connectinfer.dynamics.nonlinearity import nonlinearity as named_nonlinearity
 from connectinfer.dynamics.observation import Observation, tied_readout
+from connectinfer.latent.calcium import calcium_space, filtered_by_calcium, kept_share
 from connectinfer.latent.observation_prior import ObservationPrior
 from connectinfer.latent.principal_path import principal_network
 from connectinfer.latent.state_space import StateSpace
@@ -69,14 +70,18 @@ class ReadOutNetwork(NamedTuple):
         filtered: Float[Array, "trial time input"],
         alpha: float,
         observation: Observation,
+        calcium_decay: Float[Array, ""] | None = None,
     ) -> StateSpace:
-        """Paths of the network with isotropic noise, of sd `process_noise` per bin and `initial_scale` in the first."""
+        """Paths of the network with isotropic noise, of sd `process_noise` per bin and `initial_scale` in the first;
+        with a `calcium_decay` (s), those of `calcium_space`."""
         rank = self.network.m.shape[1]
+        kept = None if calcium_decay is None else kept_share(calcium_decay, alpha * self.network.tau)
+        seen_inputs = filtered if kept is None else filtered_by_calcium(filtered, kept)
         intercept = self.gain * self.network.d + self.bias
         # Without inputs the offset stays small: one number a unit.
         driven = filtered.shape[-1] > 0
-        offset = filtered @ (self.gain[:, None] * self.network.b).T + intercept if driven else intercept
-        return StateSpace(
+        offset = seen_inputs @ (self.gain[:, None] * self.network.b).T + intercept if driven else intercept
+        space = StateSpace(
             initial_mean=jnp.zeros(rank),
             initial_tril=initial_scale * jnp.eye(rank),
             transition=jax.tree_util.Partial(latent_step, self.network, alpha),
@@ -86,6 +91,7 @@ class ReadOutNetwork(NamedTuple):
             offset=offset,
             observation=observation,
         )
+        return space if kept is None else calcium_space(space, kept)
 
 
 def sample_network_space(
@@ -99,13 +105,15 @@ def sample_network_space(
     nonlinearity: str,
 ) -> StateSpace:
     """Prior over state-space models of a network with isotropic noise: `sample_network`, the sds `process_noise` per
-    bin and `initial_scale` of the first bin (log-normal), and what belongs to the observation."""
+    bin and `initial_scale` of the first bin (log-normal), what belongs to the observation, and the time constant
+    `calcium_decay` (s, log-normal) where units are seen through calcium."""
     loc, scale = prior.bias(alpha * tau)
     reference = (basis, states, polynomials)
     units, _ = sample_network(*reference, filtered.shape[-1], tau, nonlinearity, bias_loc=loc, bias_scale=scale)
     process_noise = numpyro.sample("process_noise", dist.LogNormal(*PROCESS_NOISE))
     initial_scale = numpyro.sample("initial_scale", dist.LogNormal(*INITIAL_SCALE))
-    return units.state_space(process_noise, initial_scale, filtered, alpha, prior.sample(len(basis)))
+    decay = prior.calcium_decay and numpyro.sample("calcium_decay", dist.LogNormal(*prior.calcium_decay))
+    return units.state_space(process_noise, initial_scale, filtered, alpha, prior.sample(len(basis)), decay)
 
 
 class SampledNetwork(NamedTuple):

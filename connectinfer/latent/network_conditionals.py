@@ -32,7 +32,7 @@ def network_conditionals(prior: ObservationPrior) -> Conditionals:
         begin=lambda arrays: begin_network(prior, arrays),
         space=network_space,
         update=update,
-        propose_noise=_propose_noise,
+        propose_noise=lambda key, step, p, _: _propose_noise(key, step, prior, p),
         sites=lambda key, p, paths, arrays: network_sites(key, prior, p, paths, arrays),
     )
 
@@ -64,10 +64,10 @@ def _rescale(key: Key[Array, ""], p: NetworkParameters) -> tuple[NetworkParamete
     return rescaled(log_scale), jnp.exp(log_scale)
 
 
-def _propose_noise(key: Key[Array, ""], step: Array, p: NetworkParameters, arrays: Arrays) -> NoiseProposal:
-    """Noise of another size and, in the present gauge, of another shape: in the gauge where it is isotropic again."""
-    del arrays
-    key_size, key_shape = jax.random.split(key)
+def _propose_noise(key: Key[Array, ""], step: Array, prior: ObservationPrior, p: NetworkParameters) -> NoiseProposal:
+    """Noise of another size and, in the present gauge, of another shape: in the gauge where it is isotropic again; and
+    calcium with another decay, which paths and it determine as narrowly as they do the noise."""
+    key_size, key_shape, key_decay = jax.random.split(key, 3)
     rank = p.n.shape[1]
     draw = step * jax.random.normal(key_shape, (rank, rank))
     shape = (draw + draw.T) / 2**0.5
@@ -77,4 +77,11 @@ def _propose_noise(key: Key[Array, ""], step: Array, p: NetworkParameters, array
         n=p.n @ gauge.T,
         process_noise=p.process_noise * jnp.exp(step * jax.random.normal(key_size)),
     )
-    return NoiseProposal(other, gauge, _gauge_prior(other) - _gauge_prior(p))
+    log_ratio = _gauge_prior(other) - _gauge_prior(p)
+    if prior.calcium_decay is None or p.calcium_decay is None:
+        return NoiseProposal(other, gauge, log_ratio)
+    loc, scale = prior.calcium_decay
+    before = jnp.log(p.calcium_decay)
+    after = before + step * jax.random.normal(key_decay)
+    log_ratio += 0.5 * (((before - loc) / scale) ** 2 - ((after - loc) / scale) ** 2)
+    return NoiseProposal(other._replace(calcium_decay=jnp.exp(after)), jnp.kron(jnp.eye(2), gauge), log_ratio)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from connectinfer.dynamics.nonlinearity import nonlinearity as named_nonlinearity
+from connectinfer.latent.calcium import within_bin
 from connectinfer.latent.conditionals import Arrays, Paths
 from connectinfer.latent.low_rank_network import (
     D_SD,
@@ -33,10 +34,10 @@ class Transitions(NamedTuple):
     @classmethod
     def of(cls, paths: Paths, seen: Seen, arrays: Arrays) -> "Transitions":
         """Those of all trials, one after the other."""
-        alpha = arrays["alpha"]
-        state = jnp.concatenate([paths, arrays["filtered"]], -1)[:, :-1]
+        alpha, z = arrays["alpha"], paths[..., : arrays["rank"]]
+        state = jnp.concatenate([z, arrays["filtered"]], -1)[:, :-1]
         counts = (seen.alive[:, 1:] & seen.alive[:, :-1]).ravel().astype(paths.dtype)
-        target = (paths[:, 1:] - (1 - alpha) * paths[:, :-1]) / alpha
+        target = (z[:, 1:] - (1 - alpha) * z[:, :-1]) / alpha
         by_bin = lambda x: x.reshape(-1, x.shape[-1]).T  # noqa: E731
         return cls(by_bin(state), by_bin(target) * counts, counts, alpha, arrays["nonlinearity"])
 
@@ -71,16 +72,20 @@ def draw_dynamics(
     root = precision_root(features @ features.T + apply_weight_precision(p.m, jnp.eye(n_units)))
     increments = _Increments(features, transitions.target / sd, transitions.counts / sd, root)
     origin = _draw_origin(key_origin, p, increments, paths, seen)
-    paths = paths + origin
+    paths = paths + jnp.tile(origin, paths.shape[-1] // rank)
     p = p._replace(d=p.d - p.m @ origin, intercept=p.intercept - p.loading @ origin)
     target = increments.target + origin[:, None] * increments.ones
     n = draw_normal(key_n, root, features @ target.T)
     linear = draw_normal(key_linear, precision_root(p.m.T @ p.m + jnp.eye(rank) / OVERLAP_SD**2), p.m.T @ n).T
     squares = p.process_noise**2 * ((target - n.T @ features) ** 2).sum()
-    noise = _draw_scale(key_noise, p.process_noise, PROCESS_NOISE, squares, rank * transitions.counts.sum())
+    dim = paths.shape[-1]
+    if (kept := p.kept(arrays)) is not None:
+        within = within_bin(paths, kept).reshape(-1, rank).T
+        squares = squares + (transitions.counts * (within**2).sum(0)).sum()
+    noise = _draw_scale(key_noise, p.process_noise, PROCESS_NOISE, squares, dim * transitions.counts.sum())
     begun = seen.alive[:, 0]
     first = jnp.where(begun[:, None], paths[:, 0] ** 2, 0.0).sum()
-    initial = _draw_scale(key_initial, p.initial_scale, INITIAL_SCALE, first, rank * begun.sum())
+    initial = _draw_scale(key_initial, p.initial_scale, INITIAL_SCALE, first, dim * begun.sum())
     return p._replace(n=n, process_noise=noise, initial_scale=initial), linear, paths
 
 
@@ -96,9 +101,11 @@ def _draw_origin(
     # The increments' precision with n integrated out: I - F (F^T F + precision)^-1 F^T.
     pulled = jax.scipy.linalg.solve_triangular(root, features @ columns, lower=True)
     gained = ones @ columns - pulled[:, 0] @ pulled
-    begun = seen.alive[:, :1] / p.initial_scale**2
-    precision = (gained[0] + begun.sum()) * jnp.eye(p.n.shape[1]) + p.m.T @ p.m / D_SD**2
-    moment = p.m.T @ p.d / D_SD**2 - gained[1:] - (begun * paths[:, 0]).sum(0)
+    rank = p.n.shape[1]
+    first = paths[:, 0].reshape(len(paths), -1, rank)
+    begun = seen.alive[:, 0, None, None] * jnp.ones_like(first) / p.initial_scale**2
+    precision = gained[0] * jnp.eye(rank) + jnp.diag(begun.sum((0, 1))) + p.m.T @ p.m / D_SD**2
+    moment = p.m.T @ p.d / D_SD**2 - gained[1:] - (begun * first).sum((0, 1))
     return draw_normal(key, precision_root(precision), moment[:, None])[:, 0]
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Key
 
 from connectinfer.dynamics.low_rank import LowRankRNN
 from connectinfer.dynamics.observation import Observation
+from connectinfer.latent.calcium import kept_share, pairs_behind
 from connectinfer.latent.conditionals import Arrays, Paths
 from connectinfer.latent.low_rank_network import (
     ReadOutNetwork,
@@ -22,8 +23,11 @@ from connectinfer.latent.state_space import Seen, StateSpace
 
 class NetworkParameters(NamedTuple):
     """A network in the coordinates of its read-out: `loading` = gain m, `input_loading` = gain b, `intercept` =
-    gain d + bias; gain, d and output weights n; sds of the noise per bin and of the first bin; and what else belongs to
-    the observation."""
+    gain d + bias; gain, d and output weights n; sds of the noise per bin and of the first bin; what else belongs to the
+    observation; and the time constant of calcium (s), None where the path is seen directly.
+
+    Seen through calcium, paths are pairs (z, x) `(trial, time, 2 rank)` of `calcium_space`.
+    """
 
     loading: Float[Array, "unit rank"]
     input_loading: Float[Array, "unit input"]
@@ -34,6 +38,7 @@ class NetworkParameters(NamedTuple):
     process_noise: Float[Array, ""]
     initial_scale: Float[Array, ""]
     observation: Observation
+    calcium_decay: Float[Array, ""] | None
 
     @property
     def m(self) -> Float[Array, "unit rank"]:
@@ -44,6 +49,10 @@ class NetworkParameters(NamedTuple):
     def b(self) -> Float[Array, "unit input"]:
         """Input loadings of the potentials."""
         return self.input_loading / self.gain[:, None]
+
+    def kept(self, arrays: Arrays) -> Float[Array, ""] | None:
+        """The share of calcium that is left after a bin."""
+        return None if self.calcium_decay is None else kept_share(self.calcium_decay, arrays["alpha"] * arrays["tau"])
 
 
 def begin_network(prior: ObservationPrior, arrays: Arrays) -> tuple[NetworkParameters, Paths]:
@@ -63,22 +72,31 @@ def begin_network(prior: ObservationPrior, arrays: Arrays) -> tuple[NetworkParam
         process_noise=jnp.asarray(start.process_noise, float),
         initial_scale=jnp.asarray(start.initial_scale, float),
         observation=prior.begin(seen, path @ m.T + bias),
+        calcium_decay=None if prior.calcium_decay is None else jnp.exp(jnp.asarray(prior.calcium_decay[0], float)),
     )
-    return parameters, path
+    kept = parameters.kept(arrays)
+    return parameters, path if kept is None else pairs_behind(path, kept)
 
 
 def network_space(p: NetworkParameters, arrays: Arrays) -> StateSpace:
     """The law of paths and observations."""
     network = LowRankRNN(p.m, p.n, p.b, p.d, arrays["tau"], arrays["nonlinearity"])
     units = ReadOutNetwork(network, p.gain, p.intercept - p.gain * p.d)
-    return units.state_space(p.process_noise, p.initial_scale, arrays["filtered"], arrays["alpha"], p.observation)
+    scales, filtered = (p.process_noise, p.initial_scale), arrays["filtered"]
+    return units.state_space(*scales, filtered, arrays["alpha"], p.observation, p.calcium_decay)
+
+
+def turned(matrix: Float[Array, "rank rank"], paths: Paths) -> Paths:
+    """Paths times a matrix, z and x alike where paths are pairs."""
+    n_trials, n_bins, _ = paths.shape
+    return (paths.reshape(n_trials, n_bins, -1, len(matrix)) @ matrix).reshape(paths.shape)
 
 
 def network_sites(
     key: Key[Array, ""], prior: ObservationPrior, p: NetworkParameters, paths: Paths, arrays: Arrays
 ) -> dict[str, Array]:
-    """The sites of `sample_network_space` and the path in the gauge of the reference; those that no data determine are
-    drawn."""
+    """The sites of `sample_network_space` and the path, `"latent"` or, with that of calcium, `"latent_and_calcium"`, in
+    the gauge of the reference; sites that no data determine are drawn."""
     basis, nonlinearity = arrays["basis"], arrays["nonlinearity"]
     turn = reference_rotation(basis, p.loading)
     m, n = p.m @ turn, p.n @ turn
@@ -86,7 +104,11 @@ def network_sites(
     slope = jnp.linalg.solve(alignment.T, m.T).T
     probes = drift_probes(nonlinearity, slope, p.d, arrays["states"], arrays["polynomials"])
     driven = {"input_loading": p.input_loading} if p.input_loading.shape[1] else {}
-    own = {"gain": p.gain, "d": p.d, "intercept": p.intercept, "latent": paths @ turn}
+    own = {"gain": p.gain, "d": p.d, "intercept": p.intercept}
     scales = {"process_noise": p.process_noise, "initial_scale": p.initial_scale}
+    if p.calcium_decay is None:
+        path = {"latent": paths @ turn}
+    else:
+        path = {"latent_and_calcium": turned(turn, paths), "calcium_decay": p.calcium_decay}
     internal = draw_output_sites(key, n, m, probes, alignment)
-    return sites | own | scales | driven | internal | prior.sites(p.observation)
+    return sites | own | scales | path | driven | internal | prior.sites(p.observation)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from connectinfer.latent.calcium import filtered_by_calcium
 from connectinfer.latent.conditionals import Arrays, Paths
 from connectinfer.latent.low_rank_network import D_SD, GAIN_SD
 from connectinfer.latent.network_dynamics import Transitions
@@ -113,8 +114,11 @@ def _propose_read_outs(
     arrays: Arrays,
 ) -> tuple[_Unit, Float[Array, " unit"]]:
     """All units with other read-outs, and log ratios of what these make of the activity."""
-    rank, ones = p.n.shape[1], jnp.ones((*paths.shape[:2], 1))
-    design = jnp.concatenate([paths, ones, arrays["filtered"]], -1)
+    rank, ones, inputs = p.n.shape[1], jnp.ones((*paths.shape[:2], 1)), arrays["filtered"]
+    if (kept := p.kept(arrays)) is not None:
+        inputs = filtered_by_calcium(inputs, kept)
+    # Of pairs (z, x), the read-out sees the second.
+    design = jnp.concatenate([paths[..., -rank:], ones, inputs], -1)
     coefficients = jnp.concatenate([p.loading, p.intercept[:, None], p.input_loading], 1)
     mean = jnp.zeros_like(coefficients).at[:, rank].set(bias[0] + p.gain * p.d)
     sd = jnp.ones_like(coefficients).at[:, rank].set(bias[1]).at[:, rank + 1 :].set(p.gain[:, None])

@@ -22,7 +22,10 @@ Predictor = Float[Array, "trial time unit"]
 class ObservationPrior(NamedTuple):
     """An observation of `kind` at `site`: the prior `bias(bin width in seconds)`, mean and sd, of a unit's bias;
     `sample(n_units)` its other parameters, as NumPyro sites; `begin(seen, predictor)` their start values;
-    `update(key, observation, predictor, seen)` values that leave their posterior invariant; `sites(observation)`."""
+    `update(key, observation, predictor, seen)` values that leave their posterior invariant; `sites(observation)`.
+
+    `calcium_decay`: prior mean and sd of the log of calcium's time constant (s); None where the path is seen directly.
+    """
 
     site: str
     counts: bool
@@ -31,6 +34,7 @@ class ObservationPrior(NamedTuple):
     begin: Callable[[Seen, Predictor], Observation]
     update: Callable[..., Observation]
     sites: Callable[..., dict[str, Array]]
+    calcium_decay: tuple[float, float] | None = None
 
 
 def _count_bias(bin_width: float) -> tuple[Array, float]:
@@ -123,3 +127,6 @@ GAUSSIAN = ObservationPrior(
     sites=lambda observation: {"noise": observation.noise},
 )
 """Signals of unit scale, with noise of sd 0.5 (0.1 to 2) a priori."""
+
+CALCIUM = GAUSSIAN._replace(calcium_decay=(math.log(0.5), 0.5))
+"""Signals of unit scale that report the path through calcium, which decays within 0.5 s (0.19 to 1.3) a priori."""

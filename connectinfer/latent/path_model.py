@@ -25,7 +25,7 @@ def sample_paths(
     activity: Float[Array, "trial time unit"] | None,
     mask: Bool[Array, "trial time unit"],
     path_site: str = "latent",
-) -> None:
+) -> Float[Array, "trial time dim"]:
     """Samples the paths, as `path_site`, and what is observed of them, as `site`; without `activity` it is drawn."""
     path = LatentPath(space.transition, space.noise_tril, space.initial_tril, space.inputs, space.initial_mean)
     latent = numpyro.sample(path_site, path.to_event(1))
@@ -37,6 +37,7 @@ def sample_paths(
         numpyro.plate("unit", n_units, dim=-1),
     ):
         numpyro.sample(site, law.mask(mask), obs=activity)
+    return latent
 
 
 def observation_law(observation: Observation, predictor: Float[Array, "*batch unit"]) -> dist.Distribution:

@@ -29,7 +29,7 @@ class Joint:
     def __init__(self, name, rank):
         generator = np.random.default_rng(0)
         counts = generator.poisson(3.0, (N_TRIALS, N_BINS, N_UNITS))
-        values = {"counts": counts} if "gaussian" not in name else {"fluorescence": counts / 3.0}
+        values = {"fluorescence": counts / 3.0} if name.endswith(("gaussian", "calcium")) else {"counts": counts}
         mask = np.ones(counts.shape, bool)
         # A trial that ends early, and a missing entry.
         mask[1, 6:], mask[0, 2, 1] = False, False
@@ -89,7 +89,8 @@ class Joint:
             "last bin": jnp.log((z[0, -1] ** 2).sum()),
             "after the end": jnp.log((z[1, -1] ** 2).sum()),
         }
-        return found | {name: jnp.log(sites[name]).mean() for name in ("concentration", "noise") if name in sites}
+        own = {"concentration", "noise", "calcium_decay"} & set(sites)
+        return found | {name: jnp.log(sites[name]).mean() for name in own}
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,7 @@ class Joint:
     [
         pytest.param("low_rank_rnn_gaussian", 2, 3, id="gaussian-in-pieces", marks=pytest.mark.slow),
         pytest.param("low_rank_rnn_negative_binomial", 2, 400, id="negative-binomial", marks=pytest.mark.slow),
+        pytest.param("low_rank_rnn_calcium", 2, 400, id="calcium", marks=pytest.mark.slow),
         pytest.param("low_rank_rnn_poisson", 1, 400, id="poisson"),
     ],
 )
