@@ -10,8 +10,6 @@ from jaxtyping import Array, Float, Key
 from connectinfer.dynamics.observation import Observation
 from connectinfer.latent.state_space import Seen
 
-# From a draw of the posterior, the second step ends at the mode to within a thousandth of the posterior's width.
-_NEWTON_STEPS = 2
 _LONGEST_STEP = 1.0
 # Relative to the mean eigenvalue: what single precision rounds off a Gram matrix.
 _JITTER = 1e-6
@@ -33,6 +31,19 @@ def draw_normal(
     return jax.scipy.linalg.solve_triangular(root, half + noise, lower=True, trans=1)
 
 
+def draw_covariance_root(
+    key: Key[Array, ""], rate: Float[Array, "dim dim"], dof: Float[Array, ""]
+) -> Float[Array, "dim dim"]:
+    """A root F of a covariance F F^T whose law is inverse-Wishart: of `dof` normal numbers with squares `rate`, prior
+    included. By Bartlett's decomposition."""
+    key_diagonal, key_below = jax.random.split(key)
+    dim = len(rate)
+    diagonal = jnp.sqrt(jax.random.chisquare(key_diagonal, dof - jnp.arange(dim)))
+    factor = jnp.tril(jax.random.normal(key_below, (dim, dim)), -1) + jnp.diag(diagonal)
+    inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(dim), lower=True)
+    return jnp.linalg.cholesky(rate) @ inverse.T
+
+
 class CoefficientPrior(NamedTuple):
     """Independent normal priors of read-out coefficients."""
 
@@ -48,36 +59,37 @@ def propose_coefficients(
     observation: Observation,
     prior: CoefficientPrior,
 ) -> tuple[Float[Array, "unit regressor"], Float[Array, " unit"]]:
-    """Every unit's read-out coefficients drawn from the Laplace approximation of their posterior given the paths, and
-    the log ratio by which a Metropolis step has to accept them.
+    """Every unit's read-out coefficients drawn from about the Laplace approximation of their posterior given the paths,
+    and the log ratio by which a Metropolis step has to accept them.
 
-    The ratio is that of the regression's posterior, corrected for the proposal. Newton's method starts at the present
-    coefficients and converges so fast that the proposal does not depend on them.
+    The proposal is normal around where Newton's method leads in one step from the present coefficients, the way back
+    around where it leads from the proposed ones: exact also where it converges slowly, as for units with few spikes.
     """
     x, size = design.reshape(-1, design.shape[-1]), design.shape[-1]
     y, mask = seen.activity.reshape(len(x), -1), seen.mask.reshape(len(x), -1)
     pairs = (x[:, :, None] * x[:, None]).reshape(len(x), -1)
     diagonal = prior.sd[:, :, None] ** -2 * jnp.eye(size)
 
-    def newton(found: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
-        b = found[0]
-        score, information = observation.score_and_information(y, x @ b.T)
+    def approximation(b: Array) -> tuple[Array, Array, Array]:
+        """Log posterior at `b`, centre of the proposal from there, and Cholesky factor of its precision."""
+        predictor = x @ b.T
+        score, information = observation.score_and_information(y, predictor)
         slope = jnp.where(mask, score, 0.0).T @ x - (b - prior.mean) / prior.sd**2
-        hessian = (jnp.where(mask, information, 0.0).T @ pairs).reshape(-1, size, size) + diagonal
-        step = jnp.linalg.solve(hessian, slope[..., None])[..., 0]
-        return (b + jnp.clip(step, -_LONGEST_STEP, _LONGEST_STEP), hessian), None
+        root = jnp.linalg.cholesky((jnp.where(mask, information, 0.0).T @ pairs).reshape(-1, size, size) + diagonal)
+        step = jax.scipy.linalg.cho_solve((root, True), slope[..., None])[..., 0]
+        likelihood = jnp.where(mask, observation.log_kernel(y, predictor), 0.0).sum(0)
+        density = likelihood - 0.5 * (((b - prior.mean) / prior.sd) ** 2).sum(1)
+        return density, b + jnp.clip(step, -_LONGEST_STEP, _LONGEST_STEP), root
 
-    def log_posterior(b: Array) -> Array:
-        likelihood = jnp.where(mask, observation.log_kernel(y, x @ b.T), 0.0).sum(0)
-        return likelihood - 0.5 * (((b - prior.mean) / prior.sd) ** 2).sum(1)
+    def log_proposal(standard: Array, root: Array) -> Array:
+        return jnp.log(jnp.diagonal(root, axis1=1, axis2=2)).sum(1) - 0.5 * (standard**2).sum(1)
 
-    (mode, hessian), _ = jax.lax.scan(newton, (coefficients, jnp.zeros_like(diagonal)), None, length=_NEWTON_STEPS)
-    root = jnp.linalg.cholesky(hessian)
-    noise = jax.random.normal(key, mode.shape, mode.dtype)
-    proposed = mode + jax.vmap(lambda r, e: jax.scipy.linalg.solve_triangular(r, e, lower=True, trans=1))(root, noise)
-    before = jnp.einsum("uij,ui->uj", root, coefficients - mode)
-    log_ratio = log_posterior(proposed) - log_posterior(coefficients)
-    return proposed, log_ratio + 0.5 * (noise**2).sum(1) - 0.5 * (before**2).sum(1)
+    density, centre, root = approximation(coefficients)
+    noise = jax.random.normal(key, centre.shape, centre.dtype)
+    proposed = centre + jax.vmap(lambda r, e: jax.scipy.linalg.solve_triangular(r, e, lower=True, trans=1))(root, noise)
+    reached, back, other_root = approximation(proposed)
+    before = jnp.einsum("uij,ui->uj", other_root, coefficients - back)
+    return proposed, reached - density + log_proposal(before, other_root) - log_proposal(noise, root)
 
 
 def random_walk(
