@@ -51,9 +51,7 @@ def sweep(
     stats = {"path_acceptance": accepted}
     noise_step = chain.noise_step
     if conditionals.propose_noise is not None:
-        parameters, paths, mode, chance = _move_noise(
-            key_noise, noise_step, parameters, draw, conditionals, seen, free, arrays
-        )
+        parameters, paths, mode, chance = _move_noise(key_noise, chain, draw, conditionals, seen, free, arrays)
         stats["noise_acceptance"] = chance
         rate = jnp.where(chain.taken < warmup, (chain.taken + 1.0) ** -0.6, 0.0)
         noise_step = noise_step * jnp.exp(rate * (chance - _NOISE_ACCEPTANCE))
@@ -144,8 +142,7 @@ def _move_paths(
 
 def _move_noise(
     key: PRNGKeyArray,
-    step: Float[Array, ""],
-    parameters: PyTree,
+    chain: Chain,
     draw: _Draw,
     conditionals: Conditionals,
     seen: Seen,
@@ -160,9 +157,10 @@ def _move_noise(
     """
     assert conditionals.propose_noise is not None
     key_propose, key_accept = jax.random.split(key)
-    proposal = conditionals.propose_noise(key_propose, step, parameters, arrays)
+    proposal = conditionals.propose_noise(key_propose, chain.noise_step, chain.parameters, arrays)
     space = conditionals.space(proposal.parameters, arrays)
-    start = jnp.where(free[:, None], draw.posterior.mode, draw.paths) @ proposal.gauge.T
+    # From where the search of the present mode started: the way back is then exact also before it has converged.
+    start = jnp.where(free[:, None], chain.mode, draw.paths) @ proposal.gauge.T
     found = path_posterior(space, seen, start, steps=_NEWTON_STEPS, free=free)
     paths = found.mode + _drawn(found, draw.noise)
     # Differences bin by bin: sums over all bins would lose them in single precision.
@@ -173,7 +171,7 @@ def _move_noise(
     taken = jax.tree.map(
         lambda new, old: jnp.where(accepted, new, old),
         (proposal.parameters, paths, found.mode),
-        (parameters, draw.paths, draw.posterior.mode),
+        (chain.parameters, draw.paths, draw.posterior.mode),
     )
     chance = jnp.where(jnp.isfinite(log_ratio), jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
     return *taken, chance
