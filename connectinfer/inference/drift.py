@@ -12,7 +12,7 @@ from jaxtyping import Array
 from connectinfer.distributions.latent_path import LatentPath
 from connectinfer.dynamics.low_rank import LowRankRNN, drift, recurrent_drift
 from connectinfer.dynamics.random_features import RandomFeatureDynamics
-from connectinfer.inference.trace import describe_sites, trace_model
+from connectinfer.inference.trace import bare_law, describe_sites, trace_model
 
 _MOST_POINTS = 400
 _CELLS_PER_SD = (3.0, 2.5, 2.0, 1.6, 1.3, 1.0, 0.8, 0.65, 0.5)
@@ -107,7 +107,7 @@ def _of_transitions(
     def evaluate(draws: Mapping[str, Array], arrays: Mapping[str, Any]) -> Array:
         def of_draw(draw: Mapping[str, Array]) -> Array:
             values = {name: x for name, x in draw.items() if name != "gauge"}
-            path = trace_model(jax.random.key(0), bound, arrays, values)["latent"]["fn"].base_dist
+            path = bare_law(trace_model(jax.random.key(0), bound, arrays, values)["latent"]["fn"])
             gauge = draw.get("gauge", jnp.eye(states[0].shape[1]))
             z = states[0] @ gauge
             return (path.transition(z, states[1]) - (1 - alpha) * z) / alpha @ gauge.T
