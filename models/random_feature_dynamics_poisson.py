@@ -31,7 +31,7 @@ from connectinfer.latent.random_features import example_arrays, feature_arrays, 
 from connectinfer.latent.recording_arrays import example_recording
 from connectinfer.latent.state_space import StateSpace
 
-CARD = {"system": "latent dynamics", "engine": "state_space", "minutes": 3}
+CARD = {"system": "latent dynamics", "engine": "state_space", "minutes": 5}
 
 DIMS = {
     "loading": ["unit", "latent_dim"],

@@ -76,8 +76,8 @@ def stored_drift(draw: xr.Dataset, attrs: Mapping[Any, Any]) -> Callable[[Array]
     """
     if {"m", "n", "d"} <= set(draw.data_vars):
         m, n = (draw[name].transpose("unit", "latent_dim").values for name in ("m", "n"))
-        network = LowRankRNN(m, n, d=draw["d"].values, tau=attrs["tau"], nonlinearity=attrs["nonlinearity"])
-        return jax.tree_util.Partial(drift, network)
+        tau, nonlinearity = float(attrs["tau"]), str(attrs["nonlinearity"])
+        return jax.tree_util.Partial(drift, LowRankRNN(m, n, d=draw["d"].values, tau=tau, nonlinearity=nonlinearity))
     if {"slope", "threshold", "weight", "constant"} <= set(draw.data_vars):
         slope, weight = (
             jnp.asarray(draw[name].transpose("feature", "latent_dim").values, float) for name in ("slope", "weight")
