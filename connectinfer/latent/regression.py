@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Num
 
 from connectinfer.dynamics.observation import Observation
 from connectinfer.latent.state_space import Seen
@@ -32,7 +32,7 @@ def draw_normal(
 
 
 def draw_covariance_root(
-    key: Key[Array, ""], rate: Float[Array, "dim dim"], dof: Float[Array, ""]
+    key: Key[Array, ""], rate: Float[Array, "dim dim"], dof: Num[Array, ""]
 ) -> Float[Array, "dim dim"]:
     """A root F of a covariance F F^T whose law is inverse-Wishart: of `dof` normal numbers with squares `rate`, prior
     included. By Bartlett's decomposition."""
