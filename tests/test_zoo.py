@@ -39,7 +39,7 @@ def zoo_case(request):
 
 
 def test_zoo_is_not_empty():
-    assert {"low_rank_rnn_ode", "low_rank_rnn_poisson", "low_rank_rnn_gaussian"} <= set(NAMES)
+    assert {"low_rank_rnn_ode", "low_rank_rnn_poisson", "random_feature_dynamics_poisson"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -157,12 +157,16 @@ def test_drift_group_says_what_maximum_entropy_needs(tiny_fit):
     assert 0 < float(drift["occupancy"].sum()) <= 1 + 1e-6
 
 
-def test_drift_equals_the_network_of_the_same_draw(tiny_fit):
+def test_drift_equals_the_network_or_features_of_the_same_draw(tiny_fit):
     _, result = tiny_fit
-    draw = {name: result["posterior"][name].isel(chain=0, draw=3).values for name in ("m", "n", "b", "d")}
+    draw = {name: x.values for name, x in result["posterior"].isel(chain=0, draw=3).data_vars.items()}
     z, v = result["drift"]["latent"].values, result["drift"]["input"].values
-    rates = np.tanh(z @ draw["m"].T + v @ draw["b"].T + draw["d"])
-    expected = rates @ draw["n"] / len(draw["m"])
+    if "slope" in draw:
+        rates = np.tanh(z @ draw["slope"].T + draw["threshold"])
+        expected = rates @ draw["weight"] + draw["constant"] + v @ draw["input_weight"]
+    else:
+        rates = np.tanh(z @ draw["m"].T + v @ draw["b"].T + draw["d"])
+        expected = rates @ draw["n"] / len(draw["m"])
     np.testing.assert_allclose(
         result["drift"]["recurrent_drift"].isel(chain=0, draw=3).values, expected, rtol=1e-4, atol=1e-5
     )

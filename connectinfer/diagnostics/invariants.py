@@ -1,12 +1,11 @@
 """Quantities of low-rank dynamics on which chains must agree: spectrum, drift and fixed points."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
 from connectinfer.dynamics.fixed_points import fixed_points
-from connectinfer.dynamics.low_rank import LowRankRNN, drift
+from connectinfer.inference.drift import stored_drift
 
 _MOST_POINTS = 30
 _NETWORKS_A_CHAIN = 10
@@ -40,7 +39,7 @@ def invariants(result: xr.DataTree) -> xr.Dataset:
 
 def fixed_point_kinds(result: xr.DataTree) -> xr.DataArray | None:
     """The fixed points without input of up to 10 evenly spaced draws of every chain, `(chain, draw)`, in words such as
-    "2 stable, 1 saddle"; None for a result without a `drift` group.
+    "2 stable, 1 saddle"; None for a result without a `drift` group, or whose drift is known only at its points.
 
     Newton's method starts at the 30 most visited states: fixed points far from the data may be missed.
     """
@@ -48,13 +47,13 @@ def fixed_point_kinds(result: xr.DataTree) -> xr.DataArray | None:
         return None
     posterior, group = result["posterior"].to_dataset(), result["drift"].to_dataset()
     chosen = np.unique(np.linspace(0, posterior.sizes["draw"] - 1, _NETWORKS_A_CHAIN).astype(int))
-    starts = jnp.asarray(group["latent"].values[:_MOST_POINTS])
+    starts = jnp.asarray(group["latent"].values[:_MOST_POINTS], float)
     kinds = np.empty((posterior.sizes["chain"], len(chosen)), object)
     for chain, position in np.ndindex(*kinds.shape):
-        draw = posterior[["m", "n", "d"]].isel(chain=chain, draw=chosen[position])
-        m, n, d = (jnp.asarray(draw[name].values) for name in ("m", "n", "d"))
-        network = LowRankRNN(m, n, d=d, tau=group.attrs["tau"], nonlinearity=group.attrs["nonlinearity"])
-        stability = fixed_points(jax.tree_util.Partial(drift, network), starts).stability
+        drift = stored_drift(posterior.isel(chain=chain, draw=chosen[position]), group.attrs)
+        if drift is None:
+            return None
+        stability = fixed_points(drift, starts).stability
         counted = [f"{stability.count(kind)} {kind}" for kind in _KINDS if kind in stability]
         kinds[chain, position] = ", ".join(counted) or "none"
     draws = posterior["draw"].values[chosen]

@@ -123,7 +123,7 @@ def build_result(
     # Draws from an improper prior are made up to check the model; they are not the prior of anything.
     if not any(site.law is ImproperUniform for site in sites.values()):
         groups["prior"] = _dataset({name: np.asarray(x)[None] for name, x in prior.items()}, dims, labels.coords)
-    if (drift := drift_group(posterior, inputs)) is not None:
+    if (drift := drift_group(posterior, inputs, flat, bound, arrays)) is not None:
         groups["drift"] = drift
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = _provenance(labels.model) | dict(attrs)

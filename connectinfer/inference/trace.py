@@ -119,6 +119,13 @@ def observed_sites(trace: Trace) -> Trace:
     return {name: site for name, site in trace.items() if _kind(site) == "observed"}
 
 
+def bare_law(law: Any) -> Any:
+    """The distribution inside what only shapes, expands or masks it."""
+    while isinstance(law, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        law = law.base_dist
+    return law
+
+
 def evaluate(key: PRNGKeyArray, bound: Callable, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Evaluation:
     """Runs the model at `values` of its latent sites; sites that are not given are drawn from their prior."""
     trace = trace_model(key, bound, arrays, values)
@@ -253,9 +260,7 @@ def _kind(site: Mapping[str, Any]) -> str:
 
 
 def _law(site: Mapping[str, Any]) -> type | None:
-    fn = site.get("fn")
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
-        fn = fn.base_dist
+    fn = bare_law(site.get("fn"))
     return type(fn) if isinstance(fn, dist.Distribution) else None
 
 

@@ -5,14 +5,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Num
 
 from connectinfer.dynamics.observation import Observation
 from connectinfer.latent.state_space import Seen
 
-_NEWTON_STEPS, _LONGEST_STEP = 12, 2.0
-# In standard deviations of the posterior: the next one would be about as long as its square.
-_LAST_STEP = 0.1
+_LONGEST_STEP = 1.0
 # Relative to the mean eigenvalue: what single precision rounds off a Gram matrix.
 _JITTER = 1e-6
 
@@ -33,6 +31,19 @@ def draw_normal(
     return jax.scipy.linalg.solve_triangular(root, half + noise, lower=True, trans=1)
 
 
+def draw_covariance_root(
+    key: Key[Array, ""], rate: Float[Array, "dim dim"], dof: Num[Array, ""]
+) -> Float[Array, "dim dim"]:
+    """A root F of a covariance F F^T whose law is inverse-Wishart: of `dof` normal numbers with squares `rate`, prior
+    included. By Bartlett's decomposition."""
+    key_diagonal, key_below = jax.random.split(key)
+    dim = len(rate)
+    diagonal = jnp.sqrt(jax.random.chisquare(key_diagonal, dof - jnp.arange(dim)))
+    factor = jnp.tril(jax.random.normal(key_below, (dim, dim)), -1) + jnp.diag(diagonal)
+    inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(dim), lower=True)
+    return jnp.linalg.cholesky(rate) @ inverse.T
+
+
 class CoefficientPrior(NamedTuple):
     """Independent normal priors of read-out coefficients."""
 
@@ -48,71 +59,37 @@ def propose_coefficients(
     observation: Observation,
     prior: CoefficientPrior,
 ) -> tuple[Float[Array, "unit regressor"], Float[Array, " unit"]]:
-    """Every unit's read-out coefficients drawn from the Laplace approximation of their posterior given the paths, and
-    the log ratio by which a Metropolis step has to accept them.
+    """Every unit's read-out coefficients drawn from about the Laplace approximation of their posterior given the paths,
+    and the log ratio by which a Metropolis step has to accept them.
 
-    The ratio is that of the regression's posterior, corrected for the proposal. Newton's method starts at the present
-    coefficients, and ends so close to the mode that the proposal does not depend on them.
+    The proposal is normal around where Newton's method leads in one step from the present coefficients, the way back
+    around where it leads from the proposed ones: exact also where it converges slowly, as for units with few spikes.
     """
-    diagonal = prior.sd[:, :, None] ** -2 * jnp.eye(design.shape[-1])
+    x, size = design.reshape(-1, design.shape[-1]), design.shape[-1]
+    y, mask = seen.activity.reshape(len(x), -1), seen.mask.reshape(len(x), -1)
+    pairs = (x[:, :, None] * x[:, None]).reshape(len(x), -1)
+    diagonal = prior.sd[:, :, None] ** -2 * jnp.eye(size)
 
-    def step(now: tuple[Array, ...]) -> tuple[Array, ...]:
-        mode, _, _, taken = now
-        found = _passed(mode, design, seen, observation)
-        slope, hessian = found.score - (mode - prior.mean) / prior.sd**2, found.information + diagonal
-        change = jnp.linalg.solve(hessian, slope[..., None])[..., 0]
-        mode = mode + jnp.clip(change, -_LONGEST_STEP, _LONGEST_STEP)
-        return mode, hessian, (slope * change).sum(1).max(), taken + 1
+    def approximation(b: Array) -> tuple[Array, Array, Array]:
+        """Log posterior at `b`, centre of the proposal from there, and Cholesky factor of its precision."""
+        predictor = x @ b.T
+        score, information = observation.score_and_information(y, predictor)
+        slope = jnp.where(mask, score, 0.0).T @ x - (b - prior.mean) / prior.sd**2
+        root = jnp.linalg.cholesky((jnp.where(mask, information, 0.0).T @ pairs).reshape(-1, size, size) + diagonal)
+        step = jax.scipy.linalg.cho_solve((root, True), slope[..., None])[..., 0]
+        likelihood = jnp.where(mask, observation.log_kernel(y, predictor), 0.0).sum(0)
+        density = likelihood - 0.5 * (((b - prior.mean) / prior.sd) ** 2).sum(1)
+        return density, b + jnp.clip(step, -_LONGEST_STEP, _LONGEST_STEP), root
 
-    def goes_on(now: tuple[Array, ...]) -> Array:
-        return (now[2] > _LAST_STEP**2) & (now[3] < _NEWTON_STEPS)
+    def log_proposal(standard: Array, root: Array) -> Array:
+        return jnp.log(jnp.diagonal(root, axis1=1, axis2=2)).sum(1) - 0.5 * (standard**2).sum(1)
 
-    far = jnp.array(jnp.inf, coefficients.dtype)
-    mode, hessian, *_ = jax.lax.while_loop(goes_on, step, (coefficients, jnp.zeros_like(diagonal), far, jnp.array(0)))
-    root = jnp.linalg.cholesky(hessian)
-    noise = jax.random.normal(key, mode.shape, mode.dtype)
-    proposed = mode + jax.vmap(lambda r, e: jax.scipy.linalg.solve_triangular(r, e, lower=True, trans=1))(root, noise)
-    before = jnp.einsum("uij,ui->uj", root, coefficients - mode)
-
-    def log_posterior(b: Array) -> Array:
-        likelihood = _passed(b, design, seen, observation).log_likelihood
-        return likelihood - 0.5 * (((b - prior.mean) / prior.sd) ** 2).sum(1)
-
-    log_ratio = log_posterior(proposed) - log_posterior(coefficients)
-    return proposed, log_ratio + 0.5 * (noise**2).sum(1) - 0.5 * (before**2).sum(1)
-
-
-class _Passed(NamedTuple):
-    """Every unit's log likelihood, up to a constant, with its gradient and the information on the coefficients."""
-
-    log_likelihood: Float[Array, " unit"]
-    score: Float[Array, "unit regressor"]
-    information: Float[Array, "unit regressor regressor"]
-
-
-def _passed(
-    coefficients: Float[Array, "unit regressor"],
-    design: Float[Array, "trial time regressor"],
-    seen: Seen,
-    observation: Observation,
-) -> _Passed:
-    n_units, size = coefficients.shape
-
-    def add(total: _Passed, trial: tuple[Array, Array, Array]) -> tuple[_Passed, None]:
-        x, activity, mask = trial
-        predictor, pairs = x @ coefficients.T, (x[:, :, None] * x[:, None]).reshape(-1, size**2)
-        score, information = observation.score_and_information(activity, predictor)
-        own = _Passed(
-            jnp.where(mask, observation.log_kernel(activity, predictor), 0.0).sum(0),
-            jnp.where(mask, score, 0.0).T @ x,
-            (jnp.where(mask, information, 0.0).T @ pairs).reshape(n_units, size, size),
-        )
-        return jax.tree.map(jnp.add, total, own), None
-
-    # Trial by trial, what belongs to every entry stays in the cache.
-    start = _Passed(*(jnp.zeros((n_units, *axes), design.dtype) for axes in ((), (size,), (size, size))))
-    total, _ = jax.lax.scan(add, start, (design, seen.activity, seen.mask))
-    return total
+    density, centre, root = approximation(coefficients)
+    noise = jax.random.normal(key, centre.shape, centre.dtype)
+    proposed = centre + jax.vmap(lambda r, e: jax.scipy.linalg.solve_triangular(r, e, lower=True, trans=1))(root, noise)
+    reached, back, other_root = approximation(proposed)
+    before = jnp.einsum("uij,ui->uj", other_root, coefficients - back)
+    return proposed, reached - density + log_proposal(before, other_root) - log_proposal(noise, root)
 
 
 def random_walk(

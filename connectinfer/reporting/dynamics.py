@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 
 from connectinfer.dynamics.fixed_points import MARGINAL_RATE, FixedPoints, Stability, fixed_points
-from connectinfer.dynamics.low_rank import LowRankRNN, drift
 from connectinfer.dynamics.phase_portrait import vector_field
+from connectinfer.inference.drift import stored_drift
 from connectinfer.plots.dynamics import plot_drift, plot_fixed_points, plot_flow
 from connectinfer.plots.phase_portraits import to_field, to_fixed_points
 from connectinfer.plots.posterior import plot_latent_paths
@@ -63,17 +63,20 @@ def flow_section(result: xr.DataTree) -> Section:
 
 def _flow(result: xr.DataTree) -> list[Block]:
     posterior = result["posterior"].to_dataset()
-    if "drift" not in result.children or not {"m", "n", "d"} <= set(posterior.data_vars):
-        return [Missing("The result has no group `drift` (low-rank networks have one), so no flow is shown.")]
+    if "drift" not in result.children:
+        return [Missing("The result has no group `drift` (models with latent paths have one), so no flow is shown.")]
     group = result["drift"].to_dataset()
     group = group.isel(point=np.isfinite(group["latent"].values).all(1))
     states = np.asarray(group["latent"].values, float)
     if not len(states):
         return [Missing("None of the visited states is finite, so no flow is shown.")]
-    networks = _networks(posterior, group.attrs)
-    starts = jnp.asarray(states[:_MOST_STARTS], networks[0].m.dtype)
-    per_draw = [fixed_points(jax.tree_util.Partial(drift, network), starts) for network in networks]
-    mean_drift = jax.tree_util.Partial(drift, _pooled(networks))
+    drifts = _drifts(posterior, group.attrs)
+    if not drifts:
+        return _only_where_visited(group)
+    starts = jnp.asarray(states[:_MOST_STARTS], float)
+    per_draw = [fixed_points(drift, starts) for drift in drifts]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *drifts)
+    mean_drift = jax.tree_util.Partial(_mean_drift, stacked)
     mean = fixed_points(mean_drift, starts)
     blocks: list[Block] = []
     rank = states.shape[1]
@@ -87,25 +90,31 @@ def _flow(result: xr.DataTree) -> list[Block]:
     return [*blocks, *_fixed_point_blocks(mean, per_draw, spread, float(group.attrs["tau"]))]
 
 
-def _networks(posterior: xr.Dataset, attrs: Mapping[Any, Any]) -> list[LowRankRNN]:
-    draws = posterior[["m", "n", "d"]].stack(sample=("chain", "draw")).transpose("sample", "unit", "latent_dim")
-    chosen = np.unique(np.linspace(0, draws.sizes["sample"] - 1, _MOST_NETWORKS).astype(int))
-    return [
-        LowRankRNN(
-            jnp.asarray(draws["m"].values[i]),
-            jnp.asarray(draws["n"].values[i]),
-            d=jnp.asarray(draws["d"].values[i]),
-            tau=float(attrs["tau"]),
-            nonlinearity=str(attrs["nonlinearity"]),
-        )
-        for i in chosen
-    ]
+def _drifts(posterior: xr.Dataset, attrs: Mapping[Any, Any]) -> list[Callable[[jax.Array], jax.Array]]:
+    """Those of up to 20 draws; none if they are known only at the points of the group `drift`."""
+    n_draws = posterior.sizes["draw"]
+    chosen = np.unique(np.linspace(0, posterior.sizes["chain"] * n_draws - 1, _MOST_NETWORKS).astype(int))
+    draws = (posterior.isel(chain=i // n_draws, draw=i % n_draws) for i in chosen)
+    return [drift for draw in draws if (drift := stored_drift(draw, attrs)) is not None]
 
 
-def _pooled(networks: Sequence[LowRankRNN]) -> LowRankRNN:
-    """The network of the units of all: its drift is the mean of theirs, which no averaged parameters have."""
-    m, n, d = (jnp.concatenate([getattr(network, name) for network in networks]) for name in ("m", "n", "d"))
-    return LowRankRNN(m, n, d=d, tau=networks[0].tau, nonlinearity=networks[0].nonlinearity)
+def _mean_drift(drifts: Callable[[jax.Array], jax.Array], z: jax.Array) -> jax.Array:
+    """Mean of stacked drifts, which no averaged parameters have."""
+    return jax.vmap(lambda drift: drift(z))(drifts).mean(0)
+
+
+def _only_where_visited(group: xr.Dataset) -> list[Block]:
+    said = Missing("The drift of this model is known only at the visited states: no fixed points are sought.")
+    if group.sizes["latent_dim"] == 1:
+        return [_line_of_drift(group), said]
+    figure, ax = empty_axes(_PLANE_WIDTH, _PLANE_HEIGHT)
+    plot_drift(group.isel(latent_dim=[0, 1]), ax=ax)
+    shown = picture(
+        figure,
+        alt="Drift at the visited states, in the first two latent dimensions.",
+        caption="Arrows: posterior-mean drift at the visited states, in the first two latent dimensions.",
+    )
+    return [shown, said]
 
 
 def _line_of_drift(group: xr.Dataset) -> Picture:

@@ -62,6 +62,7 @@ def _limits_of_the_data(result: xr.DataTree, observed: Observed | None) -> list[
             "What weights do beyond that follows the prior: a single weight with a narrow interval is required by this "
             "model together with the data, not by the data alone."
         )
+    if "drift" in result.children:
         said.append("Fixed points and flow far from visited states are extrapolations of the model's functional form.")
     if {"m", "n"} <= set(posterior.data_vars) or any(
         {"post", "pre"} <= set(x.dims) for x in posterior.data_vars.values()

@@ -1,4 +1,4 @@
-"""Recovery of planted dynamics by the engine of each low-rank model."""
+"""Recovery of planted dynamics by the engine of each model of latent dynamics."""
 
 from typing import NamedTuple
 
@@ -56,6 +56,12 @@ def plant(kind: str, *, n_units: int, n_trials: int, n_bins: int, process_noise:
         ),
         (
             "low_rank_rnn_poisson",
+            "counts",
+            {"n_units": 50, "n_trials": 30, "n_bins": 100, "process_noise": 0.03},
+            {"draws": 100},
+        ),
+        (
+            "random_feature_dynamics_poisson",
             "counts",
             {"n_units": 50, "n_trials": 30, "n_bins": 100, "process_noise": 0.03},
             {"draws": 100},

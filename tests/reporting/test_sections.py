@@ -131,6 +131,36 @@ def test_networks_of_other_ranks_show_their_fixed_points_too(rank, drawn):
     assert section.blocks[-1].columns[0] == "kind"
 
 
+def as_features(result):
+    """The same drift as a sum of features."""
+    posterior = result["posterior"].to_dataset()
+    posterior["weight"], posterior["slope"], posterior["threshold"] = (
+        x.rename(unit="feature") for x in (posterior["n"] / posterior.sizes["unit"], posterior["m"], posterior["d"])
+    )
+    posterior["constant"] = 0.0 * posterior["weight"].sum("feature")
+    changed = result.copy()
+    changed["posterior"] = xr.DataTree(posterior.drop_vars(["m", "n", "d", "overlap"]))
+    return changed
+
+
+def test_features_that_make_the_drift_of_a_network_show_its_flow_and_fixed_points():
+    result = low_rank(draws=3)
+    with report_look():
+        network, features = flow_section(result), flow_section(as_features(result))
+    assert [block.rows for block in features.blocks[2:]] == [block.rows for block in network.blocks[2:]]
+    assert said(features) == said(network)
+
+
+@pytest.mark.parametrize(("rank", "n_blocks"), [(1, 2), (3, 2)])
+def test_a_drift_without_a_known_form_is_shown_where_it_is_known(rank, n_blocks):
+    result = low_rank(rank=rank, draws=3)
+    result["posterior"] = xr.DataTree(result["posterior"].to_dataset().drop_vars(["m", "n", "d", "overlap"]))
+    with report_look():
+        section = flow_section(result)
+    assert len(section.blocks) == n_blocks
+    assert "known only at the visited states" in said(section)
+
+
 def test_a_signal_is_drawn_beside_what_the_model_expects():
     result = low_rank(counts=False, draws=2)
     observed = observed_in(result)

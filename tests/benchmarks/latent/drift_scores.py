@@ -39,14 +39,24 @@ def drift_draws(recipe: Recipe, posterior: xr.Dataset, states: np.ndarray) -> np
     weighted = recipe.loading * rate[:, None]
     to_truth = np.linalg.solve(weighted.T @ recipe.loading, weighted.T)
     draws = posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
-    names = ("m", "n", "d", "gain", "bias")
     found = []
-    for m, n, d, gain, bias in zip(*(draws[name].values.astype(float) for name in names), strict=True):
-        matrix = to_truth @ (gain[:, None] * m)
-        offset = to_truth @ (bias + gain * d - recipe.bias)
+    for loading, intercept, slope, threshold, weight, constant in zip(*_as_features(draws), strict=True):
+        matrix = to_truth @ loading
+        offset = to_truth @ (intercept - recipe.bias)
         z = np.linalg.solve(matrix, (states - offset).T).T
-        found.append((-z + np.tanh(z @ m.T + d) @ n / len(m)) @ matrix.T)
+        found.append((-z + np.tanh(z @ slope.T + threshold) @ weight + constant) @ matrix.T)
     return np.stack(found)
+
+
+def _as_features(draws: xr.Dataset) -> tuple[np.ndarray, ...]:
+    """Loadings and intercepts of the read-out; slopes, thresholds and weights of the units or features that make the
+    drift, and its constant."""
+    values = lambda *names: (draws[name].values.astype(float) for name in names)  # noqa: E731
+    if "slope" in draws:
+        return tuple(values("loading", "bias", "slope", "threshold", "weight", "constant"))
+    m, n, d, gain, bias = values("m", "n", "d", "gain", "bias")
+    constant = np.zeros((len(m), m.shape[-1]))
+    return gain[..., None] * m, bias + gain * d, m, d, n / m.shape[1], constant
 
 
 def score_drift(recipe: Recipe, drawn: np.ndarray, states: np.ndarray) -> DriftScore:
