@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from connectinfer.dynamics.simulate import simulate
     from connectinfer.inference.fit import fit
     from connectinfer.inference.flow_posterior import fit_flow_posterior, train_flow_posterior
+    from connectinfer.inference.infer_paths import infer_paths
     from connectinfer.inference.nuts import sample_nuts
     from connectinfer.inference.state_space import fit_state_space
     from connectinfer.inference.svi import fit_svi
@@ -47,6 +48,7 @@ __all__ = [
     "fit_flow_posterior",
     "fit_state_space",
     "fit_svi",
+    "infer_paths",
     "judge_calibration",
     "leave_out",
     "list_models",
@@ -78,6 +80,7 @@ _HOME = {
     "fit_flow_posterior": "inference.flow_posterior",
     "fit_state_space": "inference.state_space",
     "fit_svi": "inference.svi",
+    "infer_paths": "inference.infer_paths",
     "judge_calibration": "diagnostics.calibration",
     "leave_out": "diagnostics.cross_validation",
     "list_models": "zoo",

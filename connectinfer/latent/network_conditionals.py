@@ -70,7 +70,10 @@ def network_conditionals(prior: ObservationPrior) -> Conditionals:
     def sites(key: Key[Array, ""], parameters: NetworkParameters, paths: Paths, arrays: Arrays) -> dict[str, Array]:
         return _sites(key, parameters, paths, arrays) | prior.sites(parameters.observation)
 
-    return Conditionals(begin, _space, update, _propose_noise, sites)
+    def parameters(draw: Arrays) -> NetworkParameters:
+        return _parameters(prior, draw)
+
+    return Conditionals(begin, _space, update, _propose_noise, sites, parameters)
 
 
 def _begin(prior: ObservationPrior, arrays: Arrays) -> tuple[NetworkParameters, Paths]:
@@ -98,6 +101,21 @@ def _space(p: NetworkParameters, arrays: Arrays) -> StateSpace:
     network = LowRankRNN(p.m, p.n, p.input_loading / gain, p.d, arrays["tau"], arrays["nonlinearity"])
     units = ReadOutNetwork(network, p.gain, p.intercept - p.gain * p.d)
     return units.state_space(p.process_noise, p.initial_scale, arrays["filtered"], arrays["alpha"], p.observation)
+
+
+def _parameters(prior: ObservationPrior, draw: Arrays) -> NetworkParameters:
+    gain, m = draw["gain"], draw["m"]
+    return NetworkParameters(
+        loading=gain[:, None] * m,
+        input_loading=gain[:, None] * draw["b"] if "b" in draw else jnp.zeros((len(m), 0)),
+        intercept=gain * draw["d"] + draw["bias"],
+        gain=gain,
+        d=draw["d"],
+        n=draw["n"],
+        process_noise=draw["process_noise"],
+        initial_scale=draw["initial_scale"],
+        observation=prior.observation(draw),
+    )
 
 
 def _update(

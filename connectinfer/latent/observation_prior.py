@@ -3,7 +3,7 @@
 # NumPyro types sampled values as ArrayLike; they are arrays.
 # pyright: reportArgumentType=false, reportReturnType=false
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -21,7 +21,8 @@ Predictor = Float[Array, "trial time unit"]
 class ObservationPrior(NamedTuple):
     """An observation of `kind` at `site`: the prior `bias(bin width in seconds)`, mean and sd, of a unit's bias;
     `sample(n_units)` its other parameters, as NumPyro sites; `begin(seen, predictor)` their start values;
-    `update(key, observation, predictor, seen)` values that leave their posterior invariant; `sites(observation)`."""
+    `update(key, observation, predictor, seen)` values that leave their posterior invariant; `sites(observation)`, and
+    back `observation(sites)`."""
 
     site: str
     counts: bool
@@ -30,6 +31,7 @@ class ObservationPrior(NamedTuple):
     begin: Callable[[Seen, Predictor], Observation]
     update: Callable[..., Observation]
     sites: Callable[..., dict[str, Array]]
+    observation: Callable[[Mapping[str, Array]], Observation]
 
 
 def _count_bias(bin_width: float) -> tuple[Array, float]:
@@ -98,6 +100,7 @@ POISSON = ObservationPrior(
     begin=lambda *_: Poisson(),
     update=lambda _, observation, *__: observation,
     sites=lambda _: {},
+    observation=lambda _: Poisson(),
 )
 """Poisson counts; `exp(bias)` is about 5 spikes/s (0.4 to 60) a priori."""
 
@@ -109,6 +112,7 @@ NEGATIVE_BINOMIAL = ObservationPrior(
     begin=lambda _, predictor: NegativeBinomial(jnp.full(predictor.shape[-1], 7.4)),
     update=_update_concentration,
     sites=lambda observation: {"concentration": observation.concentration},
+    observation=lambda sites: NegativeBinomial(sites["concentration"]),
 )
 """Counts with variance mean + mean^2 / concentration, the concentration 7 (1 to 50) a priori."""
 
@@ -120,5 +124,6 @@ GAUSSIAN = ObservationPrior(
     begin=_residual_noise,
     update=_update_noise,
     sites=lambda observation: {"noise": observation.noise},
+    observation=lambda sites: Gaussian(sites["noise"]),
 )
 """Signals of unit scale, with noise of sd 0.5 (0.1 to 2) a priori."""

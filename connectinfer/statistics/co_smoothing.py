@@ -1,8 +1,38 @@
 """Scores of predicted spike counts and signals on entries that the fit did not see."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from scipy.ndimage import gaussian_filter1d
+
+
+class Gain(NamedTuple):
+    """How much better than a baseline every entry was predicted, and by what sums of it are divided to make a score."""
+
+    gain: Float[np.ndarray, "*entry"]
+    scale: Float[np.ndarray, "*entry"]
+
+    def summed(self, entries: Bool[np.ndarray, "*entry"], axis: tuple[int, ...]) -> "Gain":
+        """Both summed over some axes, of the chosen `entries` alone."""
+        return Gain(*(np.where(entries, x, 0.0).sum(axis) for x in self))
+
+
+def rate_gain(
+    rate: Float[np.ndarray, "*entry"], counts: Shaped[np.ndarray, "*entry"], baseline: Float[np.ndarray, "*entry"]
+) -> Gain:
+    """Poisson log likelihood of counts gained over `baseline` in bits, and spikes: their ratio is `bits_per_spike`."""
+    return Gain((counts * np.log(rate / baseline) - rate + baseline) / np.log(2), counts.astype(float))
+
+
+def signal_gain(
+    predicted: Float[np.ndarray, "*entry"],
+    observed: Float[np.ndarray, "*entry"],
+    baseline: Float[np.ndarray, "*entry"],
+) -> Gain:
+    """Squared error below that of `baseline`, and the latter: their ratio is `explained_variance`."""
+    scale = (observed - baseline) ** 2
+    return Gain(scale - (observed - predicted) ** 2, scale)
 
 
 def bits_per_spike(
