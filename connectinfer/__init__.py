@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from connectinfer.diagnostics.checks import diagnose
     from connectinfer.diagnostics.compare import compare
     from connectinfer.diagnostics.cross_validation import leave_out
+    from connectinfer.diagnostics.held_out_scores import held_out_scores
     from connectinfer.diagnostics.power import power
     from connectinfer.diagnostics.sensitivity import prior_sensitivity
     from connectinfer.diagnostics.verdict import Diagnosis
@@ -48,6 +49,7 @@ __all__ = [
     "fit_flow_posterior",
     "fit_state_space",
     "fit_svi",
+    "held_out_scores",
     "infer_paths",
     "judge_calibration",
     "leave_out",
@@ -80,6 +82,7 @@ _HOME = {
     "fit_flow_posterior": "inference.flow_posterior",
     "fit_state_space": "inference.state_space",
     "fit_svi": "inference.svi",
+    "held_out_scores": "diagnostics.held_out_scores",
     "infer_paths": "inference.infer_paths",
     "judge_calibration": "diagnostics.calibration",
     "leave_out": "diagnostics.cross_validation",

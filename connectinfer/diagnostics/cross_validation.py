@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
 from scipy.special import logsumexp
 from scipy.stats import norm, poisson
 
@@ -20,7 +19,7 @@ from connectinfer.inference.fit import fit
 from connectinfer.inference.infer_paths import infer_paths
 from connectinfer.optimisation.interruption import terminations_interrupt
 from connectinfer.optimisation.progress import progress_bar
-from connectinfer.statistics.co_smoothing import Gain, mean_rates, rate_gain, signal_gain
+from connectinfer.statistics.co_smoothing import Gain, mean_rates, rate_gain, ratio_score, signal_gain
 from connectinfer.zoo import load_model
 
 _DIMS = ("trial", "time", "unit")
@@ -105,17 +104,6 @@ def leave_out(
         raise KeyboardInterrupt("Interrupted before the first fold was finished: nothing to keep.")
     about = {"measure": _MEASURES[observed_kind(recording) == "counts", whole], "model": fitted}
     return _labelled(found, fold_of, recording, by, about | {"folds": folds, "seed": seed})
-
-
-def ratio_score(gain: Float[np.ndarray, " item"], scale: Float[np.ndarray, " item"]) -> tuple[float, float]:
-    """Sum of `gain` over sum of `scale`, and its standard error over the items; NaN entries are left out."""
-    done = np.isfinite(gain)
-    total, number = scale[done].sum(), int(done.sum())
-    if not total > 0:
-        return float("nan"), float("nan")
-    score = gain[done].sum() / total
-    spread = (gain[done] - score * scale[done]).std(ddof=1) if number > 1 else np.nan
-    return float(score), float(np.sqrt(number) * spread / total)
 
 
 def _options_of(fold: int, options: Mapping[str, Any]) -> dict[str, Any]:

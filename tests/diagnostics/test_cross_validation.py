@@ -9,7 +9,8 @@ from scipy.stats import norm, poisson
 from connectinfer.data.recording import recording
 from connectinfer.diagnostics import cross_validation
 from connectinfer.diagnostics.compare import compare
-from connectinfer.diagnostics.cross_validation import leave_out, ratio_score
+from connectinfer.diagnostics.cross_validation import leave_out
+from connectinfer.statistics.co_smoothing import ratio_score
 from connectinfer.zoo import load_model
 
 TRIALS, BINS, UNITS = 6, 5, 4
