@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from connectinfer.diagnostics.cross_validation import leave_out
     from connectinfer.diagnostics.held_out_scores import held_out_scores
     from connectinfer.diagnostics.power import power
+    from connectinfer.diagnostics.rank_selection import select_rank
     from connectinfer.diagnostics.sensitivity import prior_sensitivity
     from connectinfer.diagnostics.verdict import Diagnosis
     from connectinfer.dynamics.low_rank import LowRankRNN
@@ -65,6 +66,7 @@ __all__ = [
     "sample_connectivity",
     "sample_nuts",
     "save",
+    "select_rank",
     "simulate",
     "train_flow_posterior",
 ]
@@ -98,6 +100,7 @@ _HOME = {
     "sample_connectivity": "synthesis.connectivity",
     "sample_nuts": "inference.nuts",
     "save": "data.saving",
+    "select_rank": "diagnostics.rank_selection",
     "simulate": "dynamics.simulate",
     "train_flow_posterior": "inference.flow_posterior",
 }

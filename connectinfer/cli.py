@@ -1,4 +1,4 @@
-"""The command line: demo, models, fit, diagnose, report, simulate, convert, doctor.
+"""The command line: demo, models, fit, rank, diagnose, report, simulate, convert, doctor.
 
 Exit codes: 0 ran and nothing failed, 3 ran but diagnostics failed, 1 user error
 (130 when interrupted with nothing more to keep). JAX and xarray are imported inside the commands, after
@@ -6,31 +6,24 @@ their first line, so that help and the list of models come at once.
 """
 
 import os
-import platform
-import sys
-from collections.abc import Sequence
 from enum import StrEnum
-from importlib import metadata
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from typer.core import TyperGroup
 
 import connectinfer
-from connectinfer.arguments import check_netcdf_output, check_output, is_begun_by, key_values, literals
+from connectinfer.arguments import check_netcdf_output, check_output, is_begun_by, key_values, literals, whole_numbers
 from connectinfer.optimisation.interruption import terminations_interrupt
-from connectinfer.terminal import NOTHING_KEPT, clear_errors, console, say, shell_words
+from connectinfer.terminal import NOTHING_KEPT, Commands, clear_errors, console, say, shell_words
 from connectinfer.zoo import list_models, load_model
 
 if TYPE_CHECKING:
     import xarray as xr
-
-_LIBRARIES = ("jax", "jaxlib", "numpyro", "diffrax", "equinox", "optax", "optimistix", "flowjax", "arviz", "xarray")
 
 
 class Precision(StrEnum):
@@ -47,16 +40,6 @@ class Content(StrEnum):
     connectome = "connectome"
 
 
-class _Commands(TyperGroup):
-    """Without a command shows the help; what is mistyped leaves with 1 like any user error, not with click's 2."""
-
-    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
-        try:
-            return super().main((sys.argv[1:] if args is None else list(args)) or ["--help"], *rest, **options)
-        except SystemExit as stop:
-            raise SystemExit(1 if stop.code == 2 else stop.code) from None
-
-
 def _show_version(asked: bool) -> bool:
     if asked:
         typer.echo(f"connectinfer {connectinfer.__version__}")
@@ -65,7 +48,7 @@ def _show_version(asked: bool) -> bool:
 
 
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     # Rich help takes 0.2 s to import what it draws with.
     rich_markup_mode=None,
     pretty_exceptions_show_locals=False,
@@ -191,6 +174,54 @@ def fit(
 
 
 @app.command()
+def rank(
+    file: Annotated[Path, typer.Argument(help="Recording, in any format that connectinfer reads.")],
+    model: Annotated[str, typer.Option(help="Low-rank model, as for `fit`.")] = "low_rank_rnn_poisson",
+    ranks: Annotated[str, typer.Option(metavar="R,R,...", help="Ranks to compare.")] = "1,2,3,4",
+    output: Annotated[Path | None, typer.Option(help="Picture of the scores: .png, .pdf or .svg.")] = None,
+    seed: SeedOption = 0,
+    field: FieldOption = None,
+    value: ValueOption = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of model, engine or folds, as in folds=4.")
+    ] = None,
+    precision: PrecisionOption = None,
+    force: ForceOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Select the rank of a low-rank model by predicting hidden neurons.
+
+    Ctrl-C ends it; the ranks that were finished are compared.
+    """
+    with clear_errors(debug), terminations_interrupt():
+        say(f"rank of {model} for {file}, seed {seed}")
+        wanted = whole_numbers("--ranks", ranks)
+        if output is not None:
+            check_output(output, force)
+        fields, values = key_values("--field", field or []), literals(key_values("--value", value or []))
+        options = literals(key_values("--option", option or []))
+        _start_jax(precision)
+        from connectinfer.data.reading import open_recording
+        from connectinfer.diagnostics.rank_selection import select_rank
+
+        with shell_words(file):
+            recording = open_recording(file, fields=fields or None, **values)
+        _describe(recording)
+        selection = select_rank(recording, wanted, model=model, seed=seed, **options)
+        table = Table("rank", selection.attrs["units"], "to the best", "", box=SIMPLE_HEAD)
+        for at, row in selection.drop_dims("trial").to_dataframe().iterrows():
+            chosen = "chosen" if at == selection.attrs["chosen"] else ""
+            table.add_row(str(at), f"{row.score:.4f}", f"{row.difference:.4f} ± {row.difference_error:.4f}", chosen)
+        console().print(table)
+        say(selection.attrs["message"])
+        if output is not None:
+            from connectinfer.plots.rank_selection import plot_rank_selection
+
+            plot_rank_selection(selection).get_figure(root=True).savefig(output)
+            say(f"wrote the picture to {output}")
+
+
+@app.command()
 def diagnose(
     file: Annotated[Path, typer.Argument(help="Result that `fit` wrote, .nc or .zarr.")],
     debug: DebugOption = False,
@@ -306,18 +337,11 @@ def doctor(debug: DebugOption = False) -> None:
     with clear_errors(debug):
         say("doctor")
         _start_jax(None)
-        import jax
+        from connectinfer.doctor import set_up
 
         table = Table("what", "value", show_header=False)
-        table.add_row("connectinfer", f"{connectinfer.__version__} in {Path(__file__).parent}")
-        table.add_row("python", f"{platform.python_version()} on {platform.platform()}, {sys.executable}")
-        for library in _LIBRARIES:
-            table.add_row(library, _installed(library))
-        table.add_row("devices", ", ".join(f"{device} ({device.device_kind})" for device in jax.devices()))
-        table.add_row("cores", str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()))
-        table.add_row("precision", "float64" if jax.config.jax_enable_x64 else "float32 (--precision float64)")
-        table.add_row("compile cache", _cache_state(Path(jax.config.jax_compilation_cache_dir)))
-        table.add_row("models", f"{len(list_models())} in the zoo")
+        for what, value in set_up():
+            table.add_row(what, value)
         console().print(table, highlight=False)
 
 
@@ -342,21 +366,6 @@ def _start_jax(precision: Precision | None) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "connectinfer" / "jax"))
     # A fit compiles some 600 small programs besides the large one; JAX keeps none that takes under a second.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-
-
-def _cache_state(folder: Path) -> str:
-    sizes = [file.stat().st_size for file in folder.glob("*") if file.is_file()]
-    return (
-        f"{folder}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB "
-        "(JAX_COMPILATION_CACHE_DIR moves it, JAX_ENABLE_COMPILATION_CACHE=0 turns it off, deleting it is safe)"
-    )
-
-
-def _installed(library: str) -> str:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _describe(data: "xr.Dataset") -> None:

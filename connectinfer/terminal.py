@@ -1,19 +1,32 @@
 """What the commands say, and how errors leave them: one message for users, a traceback for defects."""
 
+import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 _IN_THE_SHELL = (
     "In the shell, `fields` are --field counts=trials.spikes and values --value bin_width=0.01. What the shell cannot "
     "say, such as another order of axes, needs Python: open the file there, and `save` the recording as .nc."
 )
+
+
+class Commands(TyperGroup):
+    """Without a command shows the help; what is mistyped leaves with 1 like any user error, not with click's 2."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        try:
+            return super().main((sys.argv[1:] if args is None else list(args)) or ["--help"], *rest, **options)
+        except SystemExit as stop:
+            raise SystemExit(1 if stop.code == 2 else stop.code) from None
 
 
 def console(*, stderr: bool = False) -> Console:
