@@ -217,7 +217,7 @@ def rank(
         if output is not None:
             from connectinfer.plots.rank_selection import plot_rank_selection
 
-            plot_rank_selection(selection).get_figure(root=True).savefig(output)
+            plot_rank_selection(selection).savefig(output)
             say(f"wrote the picture to {output}")
 
 

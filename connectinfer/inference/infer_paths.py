@@ -151,7 +151,7 @@ def _numbers(result: xr.DataTree) -> dict[str, Any]:
             f"The result, of model {result.attrs.get('model')!r}, does not say its `alpha` and `tau`; give one that "
             "`fit` returned for a model of latent dynamics."
         )
-    return {name: x.item() if isinstance(x, np.generic) else x for name, x in stored.items()}
+    return {str(name): x.item() if isinstance(x, np.generic) else x for name, x in stored.items()}
 
 
 def _same_units(result: xr.DataTree, recording: xr.Dataset, numbers: Mapping[str, Any]) -> xr.Dataset:
@@ -166,7 +166,8 @@ def _same_units(result: xr.DataTree, recording: xr.Dataset, numbers: Mapping[str
             f"The fit has bins of {bin_width:g} s, the recording bins of {recording.attrs['bin_width']:g} s. Bin it as "
             "the one that was fitted."
         )
-    units, fitted = recording["unit"].values, result["constant_data"]["unit"].values
+    constant = result["constant_data"].to_dataset()
+    units, fitted = recording["unit"].values, constant["unit"].values
     if set(units.tolist()) != set(fitted.tolist()):
         strange, absent = units[~np.isin(units, fitted)], fitted[~np.isin(fitted, units)]
         what = [f"{x.size} {name}: {listing(x)}" for name, x in (("unknown", strange), ("missing", absent)) if x.size]
@@ -174,8 +175,9 @@ def _same_units(result: xr.DataTree, recording: xr.Dataset, numbers: Mapping[str
             f"The recording must hold the units of the fit; {', '.join(what)}. Select them with `.sel(unit=...)`; what "
             "units did that were not recorded are masked entries."
         )
-    trees = (recording, result["constant_data"])
-    inputs, fitted_inputs = (x["input"].values.tolist() if "input" in x.coords else [] for x in trees)
+    inputs, fitted_inputs = (
+        data["input"].values.tolist() if "input" in data.coords else [] for data in (recording, constant)
+    )
     if inputs != fitted_inputs:
         raise ValueError(f"The fit has the inputs {fitted_inputs}, the recording {inputs}. They must agree.")
     return recording.sel(unit=fitted)

@@ -1,13 +1,13 @@
 """Pictures of rank selection."""
 
 import xarray as xr
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from connectinfer.plots._style import NEUTRAL, POSTERIOR, TRUTH, axes_or_new, legend_beside, trim
+from connectinfer.plots._style import NEUTRAL, POSTERIOR, TRUTH, figure_or_new, legend_beside, trim
 
 
-def plot_rank_selection(selection: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+def plot_rank_selection(selection: xr.Dataset, *, figure: Figure | SubFigure | None = None) -> Figure:
     """Score of every rank, with the standard error of its paired difference to the best; the chosen rank has a ring.
 
     `selection` is what `select_rank` returned.
@@ -17,7 +17,8 @@ def plot_rank_selection(selection: xr.Dataset, *, ax: Axes | None = None) -> Axe
     """
     if missing := {"score", "difference_error"} - set(selection.data_vars):
         raise ValueError(f"`selection` is what `select_rank` returns; this one lacks {sorted(missing)}.")
-    ax = axes_or_new(ax, 6.2, 3.2)
+    figure = figure_or_new(figure, 6.2, 3.2)
+    ax = figure.subplots()
     chosen, best = selection.sel(rank=selection.attrs["chosen"]), selection.sel(rank=selection.attrs["best"])
     ax.axhline(float(best["score"]), color=NEUTRAL, lw=1.0, ls=(0, (4, 2)), label="best score")
     ax.errorbar(
@@ -36,4 +37,4 @@ def plot_rank_selection(selection: xr.Dataset, *, ax: Axes | None = None) -> Axe
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     trim([ax])
     legend_beside(ax)
-    return ax
+    return figure.get_figure(root=True)

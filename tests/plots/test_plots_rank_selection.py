@@ -12,7 +12,7 @@ def selection():
 
 
 def test_scores_carry_the_errors_of_their_differences_and_the_chosen_rank_a_ring():
-    ax = plot_rank_selection(selection())
+    (ax,) = plot_rank_selection(selection()).axes
     (bars,) = ax.containers
     np.testing.assert_allclose(bars.lines[0].get_xydata(), [[1, 0.1], [2, 0.31], [4, 0.32]])
     (segments,) = (lines.get_segments() for lines in bars.lines[2])
@@ -22,8 +22,8 @@ def test_scores_carry_the_errors_of_their_differences_and_the_chosen_rank_a_ring
     assert ax.get_ylabel() == "co-smoothing (bits per spike)"
 
 
-def test_a_panel_can_be_drawn_into_and_something_else_is_refused():
-    ax = plt.subplots(figsize=(7, 4), layout="constrained")[1]
-    assert plot_rank_selection(selection(), ax=ax) is ax
+def test_a_part_of_a_figure_can_be_drawn_into_and_something_else_is_refused():
+    whole = plt.figure(figsize=(7, 4), layout="constrained")
+    assert plot_rank_selection(selection(), figure=whole.subfigures(1, 1)) is whole
     with pytest.raises(ValueError, match=r"what `select_rank` returns; this one lacks \['score'\]"):
         plot_rank_selection(selection().drop_vars("score"))
