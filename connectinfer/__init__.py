@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from connectinfer.diagnostics.checks import diagnose
     from connectinfer.diagnostics.compare import compare
     from connectinfer.diagnostics.cross_validation import leave_out
+    from connectinfer.diagnostics.held_out_scores import held_out_scores
     from connectinfer.diagnostics.power import power
+    from connectinfer.diagnostics.rank_selection import select_rank
     from connectinfer.diagnostics.sensitivity import prior_sensitivity
     from connectinfer.diagnostics.verdict import Diagnosis
     from connectinfer.dynamics.low_rank import LowRankRNN
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from connectinfer.dynamics.simulate import simulate
     from connectinfer.inference.fit import fit
     from connectinfer.inference.flow_posterior import fit_flow_posterior, train_flow_posterior
+    from connectinfer.inference.infer_paths import infer_paths
     from connectinfer.inference.nuts import sample_nuts
     from connectinfer.inference.state_space import fit_state_space
     from connectinfer.inference.svi import fit_svi
@@ -48,6 +51,8 @@ __all__ = [
     "fit_flow_posterior",
     "fit_state_space",
     "fit_svi",
+    "held_out_scores",
+    "infer_paths",
     "judge_calibration",
     "leave_out",
     "list_models",
@@ -62,6 +67,7 @@ __all__ = [
     "sample_connectivity",
     "sample_nuts",
     "save",
+    "select_rank",
     "simulate",
     "sweep",
     "train_flow_posterior",
@@ -80,6 +86,8 @@ _HOME = {
     "fit_flow_posterior": "inference.flow_posterior",
     "fit_state_space": "inference.state_space",
     "fit_svi": "inference.svi",
+    "held_out_scores": "diagnostics.held_out_scores",
+    "infer_paths": "inference.infer_paths",
     "judge_calibration": "diagnostics.calibration",
     "leave_out": "diagnostics.cross_validation",
     "list_models": "zoo",
@@ -94,6 +102,7 @@ _HOME = {
     "sample_connectivity": "synthesis.connectivity",
     "sample_nuts": "inference.nuts",
     "save": "data.saving",
+    "select_rank": "diagnostics.rank_selection",
     "simulate": "dynamics.simulate",
     "sweep": "inference.sweep",
     "train_flow_posterior": "inference.flow_posterior",

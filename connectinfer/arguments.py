@@ -40,6 +40,18 @@ def literal_lists(pairs: dict[str, str]) -> dict[str, list[Any]]:
     return {key: [literals({key: part})[key] for part in text.split(",")] for key, text in pairs.items()}
 
 
+def whole_numbers(name: str, text: str) -> list[int]:
+    """Whole numbers with commas between them, of the option `name`.
+
+    Raises:
+        ValueError: something else.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{name} takes whole numbers with commas between them, as in 1,2,3; got {text!r}.") from None
+
+
 def check_netcdf_output(output: Path, force: bool) -> None:
     """Raise unless `output` is the name of a netCDF file that may be written.
 

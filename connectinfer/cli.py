@@ -1,4 +1,4 @@
-"""The command line: demo, models, fit, sweep, diagnose, report, simulate, convert, doctor.
+"""The command line: demo, models, fit, rank, sweep, diagnose, report, simulate, convert, doctor.
 
 Exit codes: 0 ran and nothing failed, 3 ran but diagnostics, or some of several fits, failed, 1 user error
 (130 when interrupted with nothing more to keep, or with fits left to do). JAX and xarray are imported inside the
@@ -19,7 +19,15 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 import connectinfer
-from connectinfer.arguments import check_netcdf_output, check_output, is_begun_by, key_values, literal_lists, literals
+from connectinfer.arguments import (
+    check_netcdf_output,
+    check_output,
+    is_begun_by,
+    key_values,
+    literal_lists,
+    literals,
+    whole_numbers,
+)
 from connectinfer.optimisation.interruption import terminations_interrupt
 from connectinfer.terminal import NOTHING_KEPT, Commands, clear_errors, console, say, shell_words
 from connectinfer.zoo import list_models, load_model
@@ -219,6 +227,54 @@ def sweep(
             raise KeyboardInterrupt
         if set(frame["status"]) != {"finished"}:
             raise typer.Exit(3)
+
+
+@app.command()
+def rank(
+    file: Annotated[Path, typer.Argument(help="Recording, in any format that connectinfer reads.")],
+    model: Annotated[str, typer.Option(help="Low-rank model, as for `fit`.")] = "low_rank_rnn_poisson",
+    ranks: Annotated[str, typer.Option(metavar="R,R,...", help="Ranks to compare.")] = "1,2,3,4",
+    output: Annotated[Path | None, typer.Option(help="Picture of the scores: .png, .pdf or .svg.")] = None,
+    seed: SeedOption = 0,
+    field: FieldOption = None,
+    value: ValueOption = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of model, engine or folds, as in folds=4.")
+    ] = None,
+    precision: PrecisionOption = None,
+    force: ForceOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Select the rank of a low-rank model by predicting hidden neurons.
+
+    Ctrl-C ends it; the ranks that were finished are compared.
+    """
+    with clear_errors(debug), terminations_interrupt():
+        say(f"rank of {model} for {file}, seed {seed}")
+        wanted = whole_numbers("--ranks", ranks)
+        if output is not None:
+            check_output(output, force)
+        fields, values = key_values("--field", field or []), literals(key_values("--value", value or []))
+        options = literals(key_values("--option", option or []))
+        _start_jax(precision)
+        from connectinfer.data.reading import open_recording
+        from connectinfer.diagnostics.rank_selection import select_rank
+
+        with shell_words(file):
+            recording = open_recording(file, fields=fields or None, **values)
+        _describe(recording)
+        selection = select_rank(recording, wanted, model=model, seed=seed, **options)
+        table = Table("rank", selection.attrs["units"], "to the best", "", box=SIMPLE_HEAD)
+        for at, row in selection.drop_dims("trial").to_dataframe().iterrows():
+            chosen = "chosen" if at == selection.attrs["chosen"] else ""
+            table.add_row(str(at), f"{row.score:.4f}", f"{row.difference:.4f} ± {row.difference_error:.4f}", chosen)
+        console().print(table)
+        say(selection.attrs["message"])
+        if output is not None:
+            from connectinfer.plots.rank_selection import plot_rank_selection
+
+            plot_rank_selection(selection).savefig(output)
+            say(f"wrote the picture to {output}")
 
 
 @app.command()

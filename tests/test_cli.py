@@ -475,6 +475,29 @@ def test_a_mistaken_conversion_is_one_message_and_writes_nothing(run, tmp_path, 
     assert [path.name for path in tmp_path.iterdir() if path.suffix] == ["edges.csv"]
 
 
+def test_rank_shows_every_rank_marks_the_chosen_one_and_draws_it(run, recording_file, monkeypatch, tmp_path):
+    def select_rank(data, ranks, **options):
+        assert options == {"model": "low_rank_rnn_poisson", "seed": 3, "draws": 9}
+        rows = {"score": [0.1, 0.3], "difference": [-0.2, 0.0], "difference_error": [0.01, 0.0]}
+        attrs = {"chosen": ranks[1], "best": ranks[1], "units": "bits per spike", "message": "Rank 3 suffices."}
+        selection = xr.Dataset({n: ("rank", x) for n, x in rows.items()}, {"rank": ranks}, attrs)
+        return selection.assign(gain=(("rank", "trial"), np.zeros((2, data.sizes["trial"]))))
+
+    fake = SimpleNamespace(select_rank=select_rank)
+    monkeypatch.setitem(sys.modules, "connectinfer.diagnostics.rank_selection", fake)
+    picture = tmp_path / "ranks.png"
+    words = ("rank", recording_file, "--ranks", "1,3", "--seed", 3, "--option", "draws=9", "--output", picture)
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    assert "0.3000" in result.stdout
+    assert "-0.2000 ± 0.0100" in result.stdout
+    assert [line.split()[0] for line in result.stdout.splitlines() if "chosen" in line] == ["3"]
+    assert "Rank 3 suffices." in result.stderr
+    assert picture.is_file()
+    assert run(*words).exit_code == 1
+    assert "whole numbers with commas between them" in run("rank", recording_file, "--ranks", "1-4").stderr
+
+
 def test_doctor_reports_the_machine(run, tmp_path):
     result = run("doctor")
     assert result.exit_code == 0, result.output

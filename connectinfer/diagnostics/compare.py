@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from connectinfer.diagnostics.cross_validation import ratio_score
 from connectinfer.diagnostics.importance import path_sites
+from connectinfer.statistics.co_smoothing import ratio_score
 
 _REFIT = "Refit with parts hidden: `leave_out(model, recording)`, and compare what it returns."
 

@@ -47,9 +47,10 @@ def sweep(
     """
     key, key_free, key_paths, key_noise, key_update = jax.random.split(chain.key, 5)
     free = _free_bins(key_free, chain.paths.shape[1])
-    draw, accepted = _move_paths(key_paths, chain, conditionals, seen, free, arrays, chain.taken < warmup // 2)
+    space = conditionals.space(chain.parameters, arrays)
+    draw, chances = _move_paths(key_paths, chain, space, seen, free, chain.taken < warmup // 2)
     parameters, paths, mode = chain.parameters, draw.paths, draw.posterior.mode
-    stats = {"path_acceptance": accepted}
+    stats = {"path_acceptance": jnp.nanmean(chances)}
     noise_step = chain.noise_step
     if conditionals.propose_noise is not None:
         parameters, paths, mode, chance = _move_noise(key_noise, chain, draw, conditionals, seen, free, arrays)
@@ -69,6 +70,25 @@ def drawn_sites(chain: Chain, conditionals: Conditionals, seen: Seen, arrays: Ma
     key_sites, key_rest = jax.random.split(chain.key)
     paths = continued(key_rest, conditionals.space(chain.parameters, arrays), seen, chain.paths)
     return conditionals.sites(key_sites, chain.parameters, paths, arrays)
+
+
+def draw_paths(
+    key: PRNGKeyArray, space: StateSpace, seen: Seen, mode: Paths, moves: int
+) -> tuple[Paths, Float[Array, " trial"]]:
+    """A draw of the paths at given parameters, and every trial's mean chance of being accepted.
+
+    Proposed from the Laplace approximation around `mode`, it makes `moves` Metropolis moves, as in a sweep.
+    """
+    key_chain, key_rest = jax.random.split(key)
+
+    def move(chain: Chain, first: Array) -> tuple[Chain, Array]:
+        key, key_free, key_paths = jax.random.split(chain.key, 3)
+        free = _free_bins(key_free, mode.shape[1])
+        draw, chances = _move_paths(key_paths, chain, space, seen, free, first)
+        return chain._replace(key=key, paths=draw.paths, mode=draw.posterior.mode), jnp.nanmean(chances, 1)
+
+    chain, chances = jax.lax.scan(move, first_link(key_chain, (), mode), jnp.arange(moves + 1) == 0)
+    return continued(key_rest, space, seen, chain.paths), chances[1:].mean(0)
 
 
 def continued(key: PRNGKeyArray, space: StateSpace, seen: Seen, paths: Paths) -> Paths:
@@ -108,15 +128,14 @@ def _free_bins(key: PRNGKeyArray, n_bins: int) -> Bool[Array, " time"]:
 def _move_paths(
     key: PRNGKeyArray,
     chain: Chain,
-    conditionals: Conditionals,
+    space: StateSpace,
     seen: Seen,
     free: Bool[Array, " time"],
-    arrays: Mapping[str, Any],
     always: Bool[Array, ""],
-) -> tuple[_Draw, Float[Array, ""]]:
-    """Paths proposed from the Laplace approximation and accepted piece by piece, and the mean chance of that."""
+) -> tuple[_Draw, Float[Array, "trial piece"]]:
+    """Paths proposed from the Laplace approximation and accepted piece by piece, and the chances of that, NaN where a
+    trial has ended."""
     key_noise, key_accept = jax.random.split(key)
-    space = conditionals.space(chain.parameters, arrays)
     start = jnp.where(free[:, None], chain.mode, chain.paths)
     found = path_posterior(space, seen, start, steps=_NEWTON_STEPS, last_step=_LAST_STEP, free=free)
     moving = (seen.alive & free).T[:, None]
@@ -138,8 +157,7 @@ def _move_paths(
         jnp.where(taken, new, old),
     )
     holds = seen.alive.astype(gained.dtype) @ jax.nn.one_hot(piece, n_pieces, dtype=gained.dtype) > 0
-    chance = jnp.where(jnp.isfinite(by_piece), jnp.exp(jnp.minimum(by_piece, 0.0)), 0.0)
-    return draw, jnp.mean(chance, where=holds)
+    return draw, jnp.where(holds, jnp.nan_to_num(jnp.exp(jnp.minimum(by_piece, 0.0))), jnp.nan)
 
 
 def _move_noise(

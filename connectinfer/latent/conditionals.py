@@ -28,6 +28,8 @@ class Conditionals(NamedTuple):
     their posterior invariant, and shares of accepted moves by name. `propose_noise(key, step, parameters, arrays)`
     changes what paths and noise determine together, by steps of relative size `step`; None if nothing is of that kind.
     `sites(key, parameters, paths, arrays)` are the sites of the NumPyro model, `paths` those of `"latent"`.
+    `space_of(draw, arrays)` is the law of paths and observations from what a result keeps of one draw, by name, in the
+    coordinates of the result; arrays of the same units and inputs, of any trials, serve.
     """
 
     begin: Callable[[Arrays], tuple[PyTree, Paths]]
@@ -35,3 +37,4 @@ class Conditionals(NamedTuple):
     update: Callable[[Key[Array, ""], PyTree, Paths, Seen, Arrays], tuple[PyTree, Paths, dict[str, Array]]]
     propose_noise: Callable[[Key[Array, ""], Array, PyTree, Arrays], NoiseProposal] | None
     sites: Callable[[Key[Array, ""], PyTree, Paths, Arrays], dict[str, Array]]
+    space_of: Callable[[Arrays, Arrays], StateSpace]

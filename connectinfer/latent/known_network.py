@@ -56,5 +56,6 @@ def known_network(
         update=lambda _, parameters, paths, *__: (parameters, paths, {}),
         propose_noise=None,
         sites=lambda _, __, paths, ___: {"latent": paths},
+        space_of=space,
     )
     return KnownNetwork(model, conditionals)

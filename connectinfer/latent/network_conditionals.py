@@ -7,7 +7,13 @@ from jaxtyping import Array, Float, Key
 from connectinfer.latent.conditionals import Arrays, Conditionals, NoiseProposal, Paths
 from connectinfer.latent.low_rank_network import INITIAL_SCALE, OVERLAP_SD, PROCESS_NOISE, apply_weight_precision
 from connectinfer.latent.network_dynamics import draw_dynamics
-from connectinfer.latent.network_parameters import NetworkParameters, begin_network, network_sites, network_space
+from connectinfer.latent.network_parameters import (
+    NetworkParameters,
+    begin_network,
+    network_of_draw,
+    network_sites,
+    network_space,
+)
 from connectinfer.latent.network_units import update_units
 from connectinfer.latent.observation_prior import ObservationPrior
 from connectinfer.latent.regression import random_walk
@@ -34,6 +40,7 @@ def network_conditionals(prior: ObservationPrior) -> Conditionals:
         update=update,
         propose_noise=lambda key, step, p, _: _propose_noise(key, step, prior, p),
         sites=lambda key, p, paths, arrays: network_sites(key, prior, p, paths, arrays),
+        space_of=lambda draw, arrays: network_space(network_of_draw(prior, draw), arrays),
     )
 
 

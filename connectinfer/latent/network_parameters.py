@@ -112,3 +112,20 @@ def network_sites(
         path = {"latent_and_calcium": turned(turn, paths), "calcium_decay": p.calcium_decay}
     internal = draw_output_sites(key, n, m, probes, alignment)
     return sites | own | scales | path | driven | internal | prior.sites(p.observation)
+
+
+def network_of_draw(prior: ObservationPrior, draw: Arrays) -> NetworkParameters:
+    """The parameters of one draw of a result, from the quantities that it shows."""
+    gain, m = draw["gain"], draw["m"]
+    return NetworkParameters(
+        loading=gain[:, None] * m,
+        input_loading=gain[:, None] * draw["b"] if "b" in draw else jnp.zeros((len(m), 0)),
+        intercept=gain * draw["d"] + draw["bias"],
+        gain=gain,
+        d=draw["d"],
+        n=draw["n"],
+        process_noise=draw["process_noise"],
+        initial_scale=draw["initial_scale"],
+        observation=prior.observation(draw),
+        calcium_decay=draw.get("calcium_decay"),
+    )

@@ -4,7 +4,7 @@
 # pyright: reportArgumentType=false, reportReturnType=false
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -22,7 +22,8 @@ Predictor = Float[Array, "trial time unit"]
 class ObservationPrior(NamedTuple):
     """An observation of `kind` at `site`: the prior `bias(bin width in seconds)`, mean and sd, of a unit's bias;
     `sample(n_units)` its other parameters, as NumPyro sites; `begin(seen, predictor)` their start values;
-    `update(key, observation, predictor, seen)` values that leave their posterior invariant; `sites(observation)`.
+    `update(key, observation, predictor, seen)` values that leave their posterior invariant; `sites(observation)`, and
+    back `observation(sites)`.
 
     `calcium_decay`: prior mean and sd of the log of calcium's time constant (s); None where the path is seen directly.
     """
@@ -34,6 +35,7 @@ class ObservationPrior(NamedTuple):
     begin: Callable[[Seen, Predictor], Observation]
     update: Callable[..., Observation]
     sites: Callable[..., dict[str, Array]]
+    observation: Callable[[Mapping[str, Array]], Observation]
     calcium_decay: tuple[float, float] | None = None
 
 
@@ -103,6 +105,7 @@ POISSON = ObservationPrior(
     begin=lambda *_: Poisson(),
     update=lambda _, observation, *__: observation,
     sites=lambda _: {},
+    observation=lambda _: Poisson(),
 )
 """Poisson counts; `exp(bias)` is about 5 spikes/s (0.4 to 60) a priori."""
 
@@ -114,6 +117,7 @@ NEGATIVE_BINOMIAL = ObservationPrior(
     begin=lambda _, predictor: NegativeBinomial(jnp.full(predictor.shape[-1], math.exp(_CONCENTRATION[0]))),
     update=_update_concentration,
     sites=lambda observation: {"concentration": observation.concentration},
+    observation=lambda sites: NegativeBinomial(sites["concentration"]),
 )
 """Counts with variance mean + mean^2 / concentration, the concentration 7 (1 to 50) a priori."""
 
@@ -125,6 +129,7 @@ GAUSSIAN = ObservationPrior(
     begin=_residual_noise,
     update=_update_noise,
     sites=lambda observation: {"noise": observation.noise},
+    observation=lambda sites: Gaussian(sites["noise"]),
 )
 """Signals of unit scale, with noise of sd 0.5 (0.1 to 2) a priori."""
 

@@ -61,7 +61,7 @@ def read_out_of(
     if not counts:
         return components.path, components.loadings, components.offset
     design = np.concatenate([components.path, np.ones((*components.path.shape[:2], 1))], -1)
-    weights = _poisson_regression(design, observed, mask)
+    weights = poisson_regression(design, observed, mask)
     return components.path, weights[:, :-1], weights[:, -1]
 
 
@@ -85,8 +85,9 @@ def increment_regression(
     return 1.5 * weights[:rank].T, weights[rank:], max(residual_sd, 1e-3)
 
 
-def _poisson_regression(design: np.ndarray, counts: np.ndarray, mask: np.ndarray, steps: int = 12) -> np.ndarray:
-    """Ridge-stabilised log-linear regression of every unit's counts on `design (trial, time, feature)`."""
+def poisson_regression(design: np.ndarray, counts: np.ndarray, mask: np.ndarray, steps: int = 12) -> np.ndarray:
+    """Weights `(unit, feature)` of the log-linear regression of every unit's counts on `design (trial, time, feature)`,
+    with standard normal priors but for the last feature, the constant."""
     x, y, seen = (
         design.reshape(-1, design.shape[-1]),
         counts.reshape(-1, counts.shape[-1]),

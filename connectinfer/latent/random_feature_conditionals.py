@@ -82,6 +82,25 @@ def _space(p: FeatureParameters, arrays: Arrays) -> StateSpace:
     )
 
 
+def _space_of(draw: Arrays, arrays: Arrays) -> StateSpace:
+    """In read-out coordinates."""
+    dim, n_inputs = draw["weight"].shape[1], arrays["filtered"].shape[-1]
+    inputs = {"input_weight": jnp.zeros((0, dim)), "input_loading": jnp.zeros((len(draw["bias"]), 0))}
+    own = draw if n_inputs else draw | inputs
+    names = ("slope", "threshold", "weight", "constant", "input_weight")
+    dynamics = RandomFeatureDynamics(*(own[name] for name in names))
+    return StateSpace(
+        initial_mean=draw["initial_mean"],
+        initial_tril=jnp.linalg.cholesky(draw["initial_covariance"]),
+        transition=jax.tree_util.Partial(RandomFeatureDynamics.step, dynamics, arrays["alpha"]),
+        noise_tril=jnp.linalg.cholesky(draw["noise_covariance"]),
+        inputs=arrays["filtered"],
+        loading=draw["loading"],
+        offset=read_out_offset(own["input_loading"], draw["bias"], arrays["filtered"]),
+        observation=Poisson(),
+    )
+
+
 def _sites(key: Key[Array, ""], p: FeatureParameters, paths: Paths, arrays: Arrays) -> dict[str, Array]:
     del key
     matrix, origin = read_out_frame(p, arrays["projection"], arrays["reference"])
@@ -315,5 +334,5 @@ def _frame_change(key: Key[Array, ""], n_units: int, dim: int) -> tuple[Float[Ar
     return change[:dim, :dim], change[:dim, dim]
 
 
-FEATURE_CONDITIONALS = Conditionals(_begin, _space, _update, _propose_noise, _sites)
+FEATURE_CONDITIONALS = Conditionals(_begin, _space, _update, _propose_noise, _sites, _space_of)
 """Conditionals of `sample_feature_space`: parameters and paths in the feature frame, sites in read-out coordinates."""

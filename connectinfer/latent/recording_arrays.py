@@ -60,17 +60,12 @@ def recording_arrays(
             "No trial is observed beyond its first bin, so there are no dynamics to infer; use finer bins."
         )
     alpha = bin_width / tau
-    inputs = np.asarray(data["inputs"], float) if "inputs" in data else np.zeros((*activity.shape[:2], 0))
     components = components_of(activity, mask, rank, alpha, kind == "counts")
     basis, _ = np.linalg.qr(components.loadings, mode="complete")
     path, loadings, _ = read_out_of(components, activity, mask, kind == "counts")
     seen = (path @ loadings.T @ basis[:, :rank] / n_units**0.5)[mask.any(-1)]
     states = seen[np.linspace(0, len(seen) - 1, _STATES).astype(int)]
-    arrays = {
-        "activity": jnp.asarray(activity, float),
-        "mask": jnp.asarray(mask),
-        "stimulus": jnp.asarray(inputs, float),
-        "filtered": filter_inputs(jnp.asarray(inputs, float), alpha),
+    arrays = trial_arrays(data, alpha) | {
         "basis": jnp.asarray(basis, float),
         "states": jnp.asarray(states, float),
         "polynomials": jnp.asarray(drift_polynomials(states, n_units), float),
@@ -82,6 +77,19 @@ def recording_arrays(
     names = data["input"].values if "inputs" in data else np.array([], str)
     coords = {"trial": data["trial"].values, "time": data["time"].values, "unit": data["unit"].values, "input": names}
     return arrays, coords
+
+
+def trial_arrays(data: xr.Dataset, alpha: float) -> dict[str, Array]:
+    """The arrays of `recording_arrays` that hold what happened in the trials: `activity`, `mask`, `stimulus` and
+    `filtered`; `alpha` is bin width / tau."""
+    activity = np.asarray(data[observed_kind(data)], float)
+    inputs = np.asarray(data["inputs"], float) if "inputs" in data else np.zeros((*activity.shape[:2], 0))
+    return {
+        "activity": jnp.asarray(activity, float),
+        "mask": jnp.asarray(np.asarray(data["mask"], bool)),
+        "stimulus": jnp.asarray(inputs, float),
+        "filtered": filter_inputs(jnp.asarray(inputs, float), alpha),
+    }
 
 
 def drift_polynomials(states: Float[np.ndarray, "state rank"], n_units: int) -> Float[np.ndarray, "state coefficient"]:

@@ -9,7 +9,7 @@ from typing import Any
 import connectinfer
 from connectinfer.zoo import ModelCard, list_models
 
-_COMMANDS = ("demo", "models", "fit", "sweep", "diagnose", "report", "convert", "simulate", "doctor")
+_COMMANDS = ("demo", "models", "fit", "rank", "sweep", "diagnose", "report", "convert", "simulate", "doctor")
 # The command line has a page of its own; model files are listed on the page of the zoo.
 _NOT_ROOMS = ("cli", "models")
 

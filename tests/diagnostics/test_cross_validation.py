@@ -1,12 +1,16 @@
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.stats import norm, poisson
 
 from connectinfer.data.recording import recording
 from connectinfer.diagnostics import cross_validation
 from connectinfer.diagnostics.compare import compare
-from connectinfer.diagnostics.cross_validation import leave_out, ratio_score
+from connectinfer.diagnostics.cross_validation import leave_out
+from connectinfer.statistics.co_smoothing import ratio_score
 from connectinfer.zoo import load_model
 
 TRIALS, BINS, UNITS = 6, 5, 4
@@ -31,12 +35,14 @@ def fits(monkeypatch):
             raise KeyboardInterrupt
         if end == "refuse":
             raise ValueError("Too little data.")
-        result = xr.DataTree.from_dict({"expected": xr.Dataset({"x": xr.full_like(data["mask"], 2.0, dtype=float)})})
+        expected = xr.Dataset({"x": xr.full_like(data["mask"], 2.0, dtype=float)})
+        result = xr.DataTree.from_dict({"expected": expected, "constant_data": data[["mask"]]})
         status = {"return": "interrupted", "diverge": "diverged"}.get(end, "finished")
         result.attrs.update({"status": status, "model": model})
         return result
 
     monkeypatch.setattr(cross_validation, "fit", forecast)
+    monkeypatch.setattr(cross_validation, "load_model", lambda _: SimpleNamespace())
     return calls
 
 
@@ -125,6 +131,36 @@ def test_signals_are_scored_by_explained_variance(fits):
     assert scores.attrs["measure"] == "explained variance"
 
 
+@pytest.mark.parametrize("kind", ["counts", "fluorescence"])
+def test_models_with_paths_are_scored_by_the_likelihood_of_whole_trials(fits, monkeypatch, kind):
+    """The likelihood is 1 or 3 times what independent units make it: twice that, averaged over draws."""
+    monkeypatch.setattr(cross_validation, "load_model", lambda _: SimpleNamespace(CONDITIONALS=None))
+    values = counted()["counts"].values
+    data = counted(**{kind: values if kind == "counts" else values + 0.5})
+
+    def baselines(training, trials):
+        seen = training[kind].values.reshape(-1, UNITS)
+        law = poisson(seen.mean(0)).logpmf if kind == "counts" else norm(seen.mean(0), seen.std(0)).logpdf
+        return law(trials[kind].values).sum((1, 2))
+
+    def infer_paths(_, trials, *, model):
+        assert model == "forecast"
+        assert trials["mask"].all()
+        independent = baselines(fits[-1][0], trials)
+        likelihood = np.stack([independent + np.log(times) for times in (1, 3)])[:, None]
+        return xr.DataTree.from_dict({"log_likelihood": xr.Dataset({"x": (("chain", "draw", "trial"), likelihood)})})
+
+    monkeypatch.setattr(cross_validation, "infer_paths", infer_paths)
+    scores = run(data, folds=3)
+    assert [training.sizes["trial"] for training, _, _ in fits] == [4] * 3
+    in_bits = kind == "counts"
+    np.testing.assert_allclose(scores["gain"], 1.0 if in_bits else np.log(2))
+    np.testing.assert_array_equal(scores["scale"], values.sum((1, 2)) if in_bits else BINS * UNITS)
+    measure = "bits per spike" if in_bits else "nats per entry"
+    assert scores.attrs["measure"] == f"{measure}, paths integrated out"
+    assert (compare({"a": scores, "b": scores})["difference"] == 0).all()
+
+
 def test_the_standard_error_is_that_of_a_ratio():
     # Residuals of the score 2: -1, 0 and 1, in a sum of 4.
     assert ratio_score(np.array([1.0, 2, 5]), np.array([1.0, 1, 2])) == (2, pytest.approx(np.sqrt(3) * 1 / 4))
@@ -206,7 +242,8 @@ def test_a_fold_that_is_refused_is_named(fits):
 def test_a_model_of_the_zoo_is_scored_on_trials_and_units_it_did_not_see():
     data = load_model("low_rank_rnn_poisson").example(jax.random.key(0))
     for by in ("trial", "unit"):
-        scores = leave_out("low_rank_rnn_poisson", data, by=by, folds=2, rank=1, steps=20, draws=10)
+        options = {"engine": "state_space", "rank": 1, "warmup": 10, "draws": 10, "chains": 2}
+        scores = leave_out("low_rank_rnn_poisson", data, by=by, folds=2, **options)
         # A unit that is silent in its hidden trials has no score.
         assert np.isfinite(scores["score"]).values[scores["scale"].values > 0].all()
         assert (scores["scale"] > 0).any()

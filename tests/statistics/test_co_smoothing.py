@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from scipy.stats import poisson
 
-from connectinfer.statistics.co_smoothing import bits_per_spike, explained_variance, mean_rates, peristimulus_rates
+from connectinfer.statistics.co_smoothing import (
+    bits_per_spike,
+    explained_variance,
+    histogram_r2,
+    mean_rates,
+    peristimulus_rates,
+    rate_gain,
+    signal_gain,
+)
 
 
 def everywhere(values):
@@ -147,3 +155,39 @@ def test_peristimulus_rates_take_the_mean_where_no_trial_was_observed():
 def test_peristimulus_rates_refuse_a_smoothing_of_zero_bins():
     with pytest.raises(ValueError, match="`smoothing` is a width in bins and must be positive; got 0"):
         peristimulus_rates(np.ones((1, 2, 1)), np.ones((1, 2, 1), bool), smoothing=0.0)
+
+
+def test_gains_are_those_of_the_scores():
+    rng = np.random.default_rng(3)
+    shape = (3, 4, 2)
+    rate, baseline, counts = rng.uniform(0.5, 2, shape), rng.uniform(0.5, 2, shape), rng.poisson(1.0, shape)
+    entries = rng.random(shape) < 0.7
+    gained = rate_gain(rate, counts, baseline).summed(entries, (0, 1, 2))
+    assert gained.gain / gained.scale == pytest.approx(bits_per_spike(rate, counts, baseline, entries))
+    gained = signal_gain(rate, 1.0 * counts, baseline).summed(entries, (0, 1, 2))
+    assert gained.gain / gained.scale == pytest.approx(explained_variance(rate, 1.0 * counts, baseline, entries))
+
+
+def test_the_variance_of_histograms_is_counted_by_hand():
+    # Two trials of condition a, one of b; one unit; without smoothing the histograms are (1, 3) and (0, 4).
+    observed = np.array([[0, 4], [2, 2], [0, 4]])[..., None]
+    condition, seen, sharp = np.array(["a", "a", "b"]), np.ones((3, 2, 1), bool), 1e-3
+    expected = np.broadcast_to(np.array([[2.0, 2], [2, 2], [0, 4]])[..., None], observed.shape)
+    # Weights 2 and 1; mean 2: variance 2 (1 + 1) + 4 + 4, residuals 2 (1 + 1).
+    assert histogram_r2(expected, observed, seen, condition, sharp)[0] == pytest.approx(1 - 4 / 12)
+    assert histogram_r2(observed.astype(float), observed, seen, condition, sharp) == (1.0, 0.0)
+    # A hidden entry does not count: of a, the second bin is that of the second trial.
+    seen = seen.copy()
+    seen[0, 1] = False
+    exact = np.array([[1.0, 2], [1, 2], [0, 4]])[..., None]
+    assert histogram_r2(exact, observed, seen, condition, sharp)[0] == pytest.approx(1.0)
+
+
+def test_the_error_of_the_variance_of_histograms_is_its_spread_over_recordings():
+    rng = np.random.default_rng(4)
+    rate = np.exp(rng.normal(size=(2, 8, 5)))
+    condition = np.arange(20) % 2
+    expected = rate[condition] * 1.1
+    seen = np.ones(expected.shape, bool)
+    found = np.array([histogram_r2(expected, rng.poisson(rate[condition]), seen, condition, 1.0) for _ in range(50)])
+    assert found[:, 0].std() == pytest.approx(found[:, 1].mean(), rel=0.4)
