@@ -11,8 +11,8 @@ from connectinfer.latent.block_tridiagonal import solve, standardise
 from connectinfer.latent.conditionals import Conditionals
 from connectinfer.latent.state_space import PathPosterior, Seen, StateSpace, path_log_density, path_posterior
 
-# A path of hundreds of numbers that lies a third of a standard deviation beside the mode has nearly its density.
-_NEWTON_STEPS, _LAST_STEP = 12, 0.3
+# In standard deviations of a whole path, hundreds of numbers: closer to the mode, proposals are no better.
+_NEWTON_STEPS, _LAST_STEP = 12, 0.2
 # Longer paths are drawn piece by piece: of whole ones, fewer proposals would be accepted the longer they are.
 _LONGEST_PIECE = 400
 _FIRST_NOISE_STEP, _NOISE_ACCEPTANCE = 0.1, 0.3

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from connectinfer.distributions.latent_path import centred_normal
 from connectinfer.dynamics.observation import Observation
@@ -87,29 +87,39 @@ def path_posterior(
 ) -> PathPosterior:
     """The Laplace approximation of the paths' posterior, by Newton steps from `start`, at most `steps`.
 
-    They end with one that is not longer than `last_step` standard deviations of the posterior in any trial; the
-    precision is the one that led to it. Bins that are not `free` keep their values: the approximation is that of the
-    others given these.
+    They end when the next one would not be longer than `last_step` standard deviations of the posterior in any trial,
+    if steps went on to shrink as the last one did; the precision is the one that led to that. Bins that are not `free`
+    keep their values: the approximation is that of the others given these.
     """
     moving = seen.alive if free is None else seen.alive & free
 
-    def step(now: tuple[PathPosterior, Array, Array]) -> tuple[PathPosterior, Array, Array]:
-        found, _, taken = now
+    def step(now: _Search) -> _Search:
+        found, before, _, taken = now
         slope, precision = _gradient_and_precision(space, seen, moving, found.mode)
         factor = factorise(precision)
         change = solve(factor, slope)
         size = jnp.linalg.norm(change, axis=1, keepdims=True)
         mode = found.mode + _trial_first(change * jnp.minimum(1.0, _LONGEST_STEP / jnp.maximum(size, 1e-6)))
-        return PathPosterior(mode, factor), (slope * change).sum((0, 1)).max(), taken + 1
+        length = (slope * change).sum((0, 1)).max()
+        return _Search(PathPosterior(mode, factor), length, length * jnp.minimum(1.0, length / before), taken + 1)
 
-    def goes_on(now: tuple[PathPosterior, Array, Array]) -> Array:
-        return (now[1] > last_step**2) & (now[2] < steps)
+    def goes_on(now: _Search) -> Array:
+        return (now.next > last_step**2) & (now.taken < steps)
 
     n_time, dim, n_trials = start.shape[1], start.shape[2], start.shape[0]
     blocks = jnp.zeros((n_time, dim, dim, n_trials), start.dtype)
     empty = PathPosterior(start, Factor(blocks, blocks[1:]))
-    found, *_ = jax.lax.while_loop(goes_on, step, (empty, jnp.array(jnp.inf, start.dtype), jnp.array(0)))
-    return found
+    near, far = jnp.array(0.0, start.dtype), jnp.array(jnp.inf, start.dtype)
+    return jax.lax.while_loop(goes_on, step, _Search(empty, near, far, jnp.array(0))).found
+
+
+class _Search(NamedTuple):
+    """Where Newton's method stands: squared lengths of the last step and, about, of the next one."""
+
+    found: PathPosterior
+    last: Float[Array, ""]
+    next: Float[Array, ""]
+    taken: Int[Array, ""]
 
 
 def path_log_density(space: StateSpace, seen: Seen, z: Float[Array, "trial time dim"]) -> Float[Array, "trial time"]:
