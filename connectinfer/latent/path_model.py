@@ -28,7 +28,7 @@ def sample_paths(
 ) -> Float[Array, "trial time dim"]:
     """Samples the paths, as `path_site`, and what is observed of them, as `site`; without `activity` it is drawn."""
     path = LatentPath(space.transition, space.noise_tril, space.initial_tril, space.inputs, space.initial_mean)
-    latent = numpyro.sample(path_site, path.to_event(1))
+    latent = jnp.asarray(numpyro.sample(path_site, path.to_event(1)))
     law = observation_law(space.observation, space.predictor(latent))
     n_trials, n_bins, n_units = mask.shape
     with (
