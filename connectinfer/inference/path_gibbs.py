@@ -9,9 +9,16 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from connectinfer.latent.block_tridiagonal import solve, standardise
 from connectinfer.latent.conditionals import Conditionals
-from connectinfer.latent.state_space import PathPosterior, Seen, StateSpace, path_log_density, path_posterior
+from connectinfer.latent.state_space import (
+    PathPosterior,
+    Seen,
+    StateSpace,
+    find_mode,
+    path_log_density,
+    path_posterior,
+)
 
-_NEWTON_STEPS = 2
+_NEWTON_STEPS, _MOVES = 2, 10
 # Longer paths are drawn piece by piece: of whole ones, fewer proposals would be accepted the longer they are.
 _LONGEST_PIECE = 400
 _FIRST_NOISE_STEP, _NOISE_ACCEPTANCE = 0.1, 0.3
@@ -46,7 +53,10 @@ def sweep(
     """
     key, key_free, key_paths, key_noise, key_update = jax.random.split(chain.key, 5)
     free = _free_bins(key_free, chain.paths.shape[1])
-    draw, accepted = _move_paths(key_paths, chain, conditionals, seen, free, arrays, chain.taken < warmup // 2)
+    space = conditionals.space(chain.parameters, arrays)
+    start = jnp.where(free[:, None], chain.mode, chain.paths)
+    found = path_posterior(space, seen, start, steps=_NEWTON_STEPS, free=free)
+    draw, accepted = _move_paths(key_paths, found, chain.paths, space, seen, free, chain.taken < warmup // 2)
     parameters, paths, mode = chain.parameters, draw.paths, draw.posterior.mode
     stats = {"path_acceptance": accepted}
     noise_step = chain.noise_step
@@ -88,6 +98,38 @@ def continued(key: PRNGKeyArray, space: StateSpace, seen: Seen, paths: Paths) ->
     return jnp.concatenate([first[:, None], jnp.moveaxis(later, 0, 1)], 1)
 
 
+class PathDraw(NamedTuple):
+    """Paths given parameters; the mean chance of the moves by which they were drawn, and whether the mode of the paths'
+    posterior was found in every trial."""
+
+    paths: Paths
+    acceptance: Float[Array, ""]
+    found: Bool[Array, " trial"]
+
+
+def draw_paths(key: PRNGKeyArray, space: StateSpace, seen: Seen) -> PathDraw:
+    """A draw of the paths from their posterior at given parameters: one from its Laplace approximation, followed by
+    ten Metropolis moves towards others; what follows the end of a trial comes from the dynamics."""
+    key_start, key_moves, key_rest = jax.random.split(key, 3)
+    n_trials, n_bins = seen.alive.shape
+    mode = find_mode(space, seen, jnp.zeros((n_trials, n_bins, len(space.initial_mean))))
+    found = mode.posterior
+    alive = seen.alive.T[:, None]
+    noise = jnp.where(alive, jax.random.normal(key_start, _time_first(found.mode).shape, found.mode.dtype), 0.0)
+
+    def move(paths: Paths, key: PRNGKeyArray) -> tuple[Paths, Array]:
+        key_free, key_paths = jax.random.split(key)
+        free = _free_bins(key_free, n_bins)
+        # Pieces of long paths have an approximation of their own, given the bins between them.
+        start = jnp.where(free[:, None], found.mode, paths)
+        own = found if n_bins <= _LONGEST_PIECE else path_posterior(space, seen, start, steps=_NEWTON_STEPS, free=free)
+        draw, chance = _move_paths(key_paths, own, paths, space, seen, free, False)
+        return draw.paths, chance
+
+    paths, chances = jax.lax.scan(move, found.mode + _drawn(found, noise), jax.random.split(key_moves, _MOVES))
+    return PathDraw(continued(key_rest, space, seen, paths), chances.mean(), mode.converged)
+
+
 class _Draw(NamedTuple):
     """Paths, the approximation that they were proposed from, the standard normal numbers that it turns into them, and
     their log joint density with the observations."""
@@ -108,23 +150,20 @@ def _free_bins(key: PRNGKeyArray, n_bins: int) -> Bool[Array, " time"]:
 
 def _move_paths(
     key: PRNGKeyArray,
-    chain: Chain,
-    conditionals: Conditionals,
+    found: PathPosterior,
+    paths: Paths,
+    space: StateSpace,
     seen: Seen,
     free: Bool[Array, " time"],
-    arrays: Mapping[str, Any],
-    always: Bool[Array, ""],
+    always: bool | Bool[Array, ""],
 ) -> tuple[_Draw, Float[Array, ""]]:
     """Paths proposed from the Laplace approximation and accepted piece by piece, and the mean chance of that."""
     key_noise, key_accept = jax.random.split(key)
-    space = conditionals.space(chain.parameters, arrays)
-    start = jnp.where(free[:, None], chain.mode, chain.paths)
-    found = path_posterior(space, seen, start, steps=_NEWTON_STEPS, free=free)
     moving = (seen.alive & free).T[:, None]
-    noise = jnp.where(moving, jax.random.normal(key_noise, _time_first(start).shape, start.dtype), 0.0)
+    noise = jnp.where(moving, jax.random.normal(key_noise, _time_first(paths).shape, paths.dtype), 0.0)
     proposed = found.mode + _drawn(found, noise)
-    before = standardise(found.factor, _time_first(chain.paths - found.mode))
-    new, old = (path_log_density(space, seen, paths) for paths in (proposed, chain.paths))
+    before = standardise(found.factor, _time_first(paths - found.mode))
+    new, old = (path_log_density(space, seen, z) for z in (proposed, paths))
     gained = (new - old) + 0.5 * (noise**2 - jnp.where(moving, before**2, 0.0)).sum(1).T
     # A bin that does not move ends a piece: what it is observed to be, and how it was reached, belongs to this one.
     piece = jnp.cumsum(~free) - ~free
@@ -135,7 +174,7 @@ def _move_paths(
     draw = _Draw(
         found,
         jnp.where(taken.T[:, None], noise, before),
-        jnp.where(taken[..., None], proposed, chain.paths),
+        jnp.where(taken[..., None], proposed, paths),
         jnp.where(taken, new, old),
     )
     holds = seen.alive.astype(gained.dtype) @ jax.nn.one_hot(piece, n_pieces, dtype=gained.dtype) > 0
