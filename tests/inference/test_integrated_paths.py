@@ -24,7 +24,6 @@ N_TRIALS, N_BINS, DECAY = 24, 8, 0.9
 NAMES = ("step", "noise")
 MEDIANS = {"step": 0.5, "noise": 0.5}
 LABELS = Labels("walk", {"latent": ["trial", "time", "latent_dim"]}, {})
-ENGINES = [pytest.param("sampled", marks=pytest.mark.slow), "guided"]
 QUIET = {"labels": LABELS, "show_progress": False, "integrate_paths": True}
 
 
@@ -77,7 +76,7 @@ GRID = np.stack(np.meshgrid(np.linspace(0.02, 1.2, 60), np.linspace(0.2, 1.2, 60
 
 @pytest.fixture(scope="module")
 def on_grid():
-    """Log likelihoods of trials `(point, trial)`, and the posterior's weights."""
+    """Log likelihoods of trials `(point, trial)`, and the weights of the posterior."""
     by_trial = np.stack([trial_likelihoods(*point) for point in GRID])
     log_weight = by_trial.sum(1) + np.array([log_prior(point) for point in GRID])
     return by_trial, np.exp(log_weight - logsumexp(log_weight))
@@ -92,7 +91,7 @@ def sampled():
 
 @pytest.fixture(scope="module")
 def guided():
-    return fit_svi(jax.random.key(0), walk, DATA, steps=1000, learning_rate=0.02, particles=4, draws=500, **QUIET)
+    return fit_svi(jax.random.key(0), walk, DATA, steps=400, learning_rate=0.05, particles=2, draws=500, **QUIET)
 
 
 def test_the_factor_and_its_gradient_are_those_of_the_covariance():
@@ -110,7 +109,8 @@ def test_the_factor_and_its_gradient_are_those_of_the_covariance():
             assert float(slope["noise"]) == pytest.approx(by_noise, rel=1e-5)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["sampled", "guided"])
 def test_parameters_have_the_posterior_of_the_grid(engine, request, on_grid):
     posterior = request.getfixturevalue(engine)["posterior"]
     for axis, name in enumerate(NAMES):
@@ -121,7 +121,8 @@ def test_parameters_have_the_posterior_of_the_grid(engine, request, on_grid):
         assert float(posterior[name].std()) == pytest.approx(sd, rel=0.25)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["sampled", "guided"])
 def test_paths_are_drawn_from_their_posterior(engine, request, on_grid):
     result = request.getfixturevalue(engine)
     means, variances = [], []
@@ -141,6 +142,7 @@ def test_paths_are_drawn_from_their_posterior(engine, request, on_grid):
     assert float(result["sample_stats"]["lost_modes"].max()) == 0.0
 
 
+@pytest.mark.slow
 def test_log_likelihoods_are_those_of_trials_without_their_paths(guided):
     found = guided["log_likelihood"].to_dataset()
     assert found["signal"].dims == ("chain", "draw", "trial")
@@ -157,19 +159,22 @@ def test_log_likelihoods_are_those_of_trials_without_their_paths(guided):
 def test_trials_can_be_left_out_by_reweighting(sampled, on_grid):
     by_trial, weight = on_grid
     # p(y_r | rest) = 1 / E[1 / p(y_r | parameters)] under the posterior of all trials.
-    exact = -logsumexp(np.log(weight)[:, None] - by_trial, axis=0)
+    held = weight > 0
+    exact = -logsumexp(np.log(weight[held])[:, None] - by_trial[held], axis=0)
     table = compare({"a": sampled, "b": sampled})
     # Monte Carlo error of 400 draws: the elpd's spread over seeds is below a tenth of a nat.
     assert table.loc["a", "score"] == pytest.approx(exact.sum(), abs=0.3)
     assert table.loc["b", "difference"] == 0.0
 
 
+@pytest.mark.slow
 def test_a_guide_of_parameters_alone_is_certified_by_its_weights(guided):
     verdicts = {v.concern: v.verdict for v in diagnose(guided).verdicts}
     assert verdicts["k-hat of the guide"] == "pass"
     assert verdicts["paths"] == "pass"
 
 
+@pytest.mark.slow
 def test_lost_modes_and_paths_far_from_normal_fail(guided):
     broken = guided.copy(deep=True)
     stats = broken["sample_stats"].to_dataset()

