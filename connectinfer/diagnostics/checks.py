@@ -236,7 +236,8 @@ def _integrated_paths(result: xr.DataTree) -> list[Verdict]:
             least >= _LEAST_PATH_ACCEPTANCE,
             least,
             f"at least {_LEAST_PATH_ACCEPTANCE:.0%} of proposed paths accepted in every chain",
-            "The posterior of paths given parameters is close to the normal law by which they were integrated out.",
+            "Paths are drawn from around their modes. Whether they have other modes, which the likelihood of the "
+            "parameters would lack, this does not say.",
             "The posterior of paths given parameters is far from the normal law by which they were integrated out, and "
             "the likelihood of the parameters with it. Use engine='state_space', which does not rely on it.",
         )

@@ -67,4 +67,6 @@ def trial_likelihood(bound: Callable, arrays: Mapping[str, Any], draw: Mapping[s
 
 
 def _inside(bound: Callable, arrays: Mapping[str, Any], draw: Mapping[str, Any]) -> PathsInside:
-    return handlers.substitute(handlers.seed(paths_inside(bound), 0), data=dict(draw))(arrays)
+    # Handlers are typed as what they wrap, not as what a call of it returns.
+    run: Any = handlers.substitute(handlers.seed(paths_inside(bound), 0), data=dict(draw))
+    return run(arrays)

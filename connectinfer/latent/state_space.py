@@ -31,7 +31,7 @@ from connectinfer.latent.block_tridiagonal import (
 # In units of the latent space: longer steps leave the region where the quadratic model means anything.
 _LONGEST_STEP = 1.5
 # Each step leaves a share of the error of the mode's derivative, because its matrix is not quite the Hessian: at draws
-# of the priors of the zoo 0.1 (Gaussian) and 0.2 (Poisson) in the median, above 0.6 in a tenth.
+# of the priors of the zoo 0.1 (Gaussian) and 0.2 (Poisson) in the median, 0.3 and 0.6 or more in a tenth.
 _IMPLICIT_STEPS = 3
 _MOST_STEPS = 100
 
