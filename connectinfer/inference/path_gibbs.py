@@ -48,7 +48,8 @@ def sweep(
     key, key_free, key_paths, key_noise, key_update = jax.random.split(chain.key, 5)
     free = _free_bins(key_free, chain.paths.shape[1])
     space = conditionals.space(chain.parameters, arrays)
-    draw, chances = _move_paths(key_paths, chain, space, seen, free, chain.taken < warmup // 2)
+    found = _approximation(space, seen, chain.mode, chain.paths, free)
+    draw, chances = _move_paths(key_paths, found, chain.paths, space, seen, free, chain.taken < warmup // 2)
     parameters, paths, mode = chain.parameters, draw.paths, draw.posterior.mode
     stats = {"path_acceptance": jnp.nanmean(chances)}
     noise_step = chain.noise_step
@@ -73,22 +74,28 @@ def drawn_sites(chain: Chain, conditionals: Conditionals, seen: Seen, arrays: Ma
 
 
 def draw_paths(
-    key: PRNGKeyArray, space: StateSpace, seen: Seen, mode: Paths, moves: int
+    key: PRNGKeyArray, space: StateSpace, seen: Seen, found: PathPosterior, moves: int
 ) -> tuple[Paths, Float[Array, " trial"]]:
-    """A draw of the paths at given parameters, and every trial's mean chance of being accepted.
+    """A draw of the paths from their posterior at given parameters, and every trial's mean chance of a move.
 
-    Proposed from the Laplace approximation around `mode`, it makes `moves` Metropolis moves, as in a sweep.
+    A draw from `found`, the Laplace approximation at the mode, is followed by `moves` Metropolis moves towards others;
+    what follows the end of a trial comes from the dynamics.
     """
-    key_chain, key_rest = jax.random.split(key)
+    key_start, key_moves, key_rest = jax.random.split(key, 3)
+    n_bins = seen.alive.shape[1]
+    noise = jax.random.normal(key_start, _time_first(found.mode).shape, found.mode.dtype)
+    start = found.mode + _drawn(found, jnp.where(seen.alive.T[:, None], noise, 0.0))
 
-    def move(chain: Chain, first: Array) -> tuple[Chain, Array]:
-        key, key_free, key_paths = jax.random.split(chain.key, 3)
-        free = _free_bins(key_free, mode.shape[1])
-        draw, chances = _move_paths(key_paths, chain, space, seen, free, first)
-        return chain._replace(key=key, paths=draw.paths, mode=draw.posterior.mode), jnp.nanmean(chances, 1)
+    def move(paths: Paths, key: Array) -> tuple[Paths, Array]:
+        key_free, key_paths = jax.random.split(key)
+        free = _free_bins(key_free, n_bins)
+        # Pieces of long paths have an approximation of their own, given the bins between them.
+        own = found if n_bins <= _LONGEST_PIECE else _approximation(space, seen, found.mode, paths, free)
+        draw, chances = _move_paths(key_paths, own, paths, space, seen, free, False)
+        return draw.paths, jnp.nanmean(chances, 1)
 
-    chain, chances = jax.lax.scan(move, first_link(key_chain, (), mode), jnp.arange(moves + 1) == 0)
-    return continued(key_rest, space, seen, chain.paths), chances[1:].mean(0)
+    paths, chances = jax.lax.scan(move, start, jax.random.split(key_moves, moves))
+    return continued(key_rest, space, seen, paths), chances.mean(0)
 
 
 def continued(key: PRNGKeyArray, space: StateSpace, seen: Seen, paths: Paths) -> Paths:
@@ -125,24 +132,31 @@ def _free_bins(key: PRNGKeyArray, n_bins: int) -> Bool[Array, " time"]:
     return (jnp.arange(n_bins) + offset) % _LONGEST_PIECE != 0
 
 
+def _approximation(
+    space: StateSpace, seen: Seen, mode: Paths, paths: Paths, free: Bool[Array, " time"]
+) -> PathPosterior:
+    """That of bins that move, from a `mode` nearby, given the others of `paths`."""
+    start = jnp.where(free[:, None], mode, paths)
+    return path_posterior(space, seen, start, steps=_NEWTON_STEPS, last_step=_LAST_STEP, free=free)
+
+
 def _move_paths(
     key: PRNGKeyArray,
-    chain: Chain,
+    found: PathPosterior,
+    paths: Paths,
     space: StateSpace,
     seen: Seen,
     free: Bool[Array, " time"],
-    always: Bool[Array, ""],
+    always: bool | Bool[Array, ""],
 ) -> tuple[_Draw, Float[Array, "trial piece"]]:
-    """Paths proposed from the Laplace approximation and accepted piece by piece, and the chances of that, NaN where a
-    trial has ended."""
+    """Paths proposed from the approximation and accepted piece by piece, and the chances of that, NaN where a trial has
+    ended."""
     key_noise, key_accept = jax.random.split(key)
-    start = jnp.where(free[:, None], chain.mode, chain.paths)
-    found = path_posterior(space, seen, start, steps=_NEWTON_STEPS, last_step=_LAST_STEP, free=free)
     moving = (seen.alive & free).T[:, None]
-    noise = jnp.where(moving, jax.random.normal(key_noise, _time_first(start).shape, start.dtype), 0.0)
+    noise = jnp.where(moving, jax.random.normal(key_noise, _time_first(paths).shape, paths.dtype), 0.0)
     proposed = found.mode + _drawn(found, noise)
-    before = standardise(found.factor, _time_first(chain.paths - found.mode))
-    new, old = (path_log_density(space, seen, paths) for paths in (proposed, chain.paths))
+    before = standardise(found.factor, _time_first(paths - found.mode))
+    new, old = (path_log_density(space, seen, z) for z in (proposed, paths))
     gained = (new - old) + 0.5 * (noise**2 - jnp.where(moving, before**2, 0.0)).sum(1).T
     # A bin that does not move ends a piece: what it is observed to be, and how it was reached, belongs to this one.
     piece = jnp.cumsum(~free) - ~free
@@ -153,7 +167,7 @@ def _move_paths(
     draw = _Draw(
         found,
         jnp.where(taken.T[:, None], noise, before),
-        jnp.where(taken[..., None], proposed, chain.paths),
+        jnp.where(taken[..., None], proposed, paths),
         jnp.where(taken, new, old),
     )
     holds = seen.alive.astype(gained.dtype) @ jax.nn.one_hot(piece, n_pieces, dtype=gained.dtype) > 0
@@ -179,8 +193,8 @@ def _move_noise(
     key_propose, key_accept = jax.random.split(key)
     proposal = conditionals.propose_noise(key_propose, chain.noise_step, chain.parameters, arrays)
     space = conditionals.space(proposal.parameters, arrays)
-    start = jnp.where(free[:, None], draw.posterior.mode, draw.paths) @ proposal.gauge.T
-    found = path_posterior(space, seen, start, steps=_NEWTON_STEPS, last_step=_LAST_STEP, free=free)
+    turned = (x @ proposal.gauge.T for x in (draw.posterior.mode, draw.paths))
+    found = _approximation(space, seen, *turned, free)
     paths = found.mode + _drawn(found, draw.noise)
     # Differences bin by bin: sums over all bins would lose them in single precision.
     gained = (path_log_density(space, seen, paths) - draw.log_density).sum()
