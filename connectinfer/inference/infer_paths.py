@@ -20,7 +20,7 @@ from connectinfer.inference.path_gibbs import draw_paths
 from connectinfer.latent.conditionals import Arrays, Conditionals, Paths
 from connectinfer.latent.path_model import observation_law
 from connectinfer.latent.recording_arrays import trial_arrays
-from connectinfer.latent.state_space import Seen, StateSpace, find_mode, log_marginal, path_posterior
+from connectinfer.latent.state_space import Seen, StateSpace, find_mode, log_marginal_at, path_posterior
 from connectinfer.zoo import load_model
 
 # Of a random walk, whose posterior has one mode; the noise of its steps leaves room for the drift.
@@ -98,7 +98,7 @@ def _infer(
         key, draw = given
         space = conditionals.space_of(draw, dict(numbers) | dict(arrays))
         found = find_mode(space, seen, _start(space, seen))
-        marginal = log_marginal(space, seen, found.posterior.mode)
+        marginal = log_marginal_at(space, seen, found.posterior)
         latent, acceptance = draw_paths(key, space, seen, found.posterior, _MOVES)
         mean = observation_law(space.observation, space.predictor(latent)).mean
         return total + mean, _Found(latent, marginal, acceptance, found.decrement)

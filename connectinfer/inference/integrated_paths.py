@@ -12,7 +12,7 @@ from numpyro import handlers
 from connectinfer.inference.path_gibbs import draw_paths
 from connectinfer.inference.trace import Sites, map_draws, trace_model
 from connectinfer.latent.path_model import PathsInside, paths_inside
-from connectinfer.latent.state_space import find_mode, log_marginal
+from connectinfer.latent.state_space import find_mode, log_marginal_at
 
 PATH_ACCEPTANCE, LOST_MODES = "path_acceptance", "lost_modes"
 """Statistics of draws: the mean chance of Metropolis moves of paths, and the share of trials in which Newton's method
@@ -67,7 +67,7 @@ def trial_likelihood(bound: Callable, arrays: Mapping[str, Any], draw: Mapping[s
     where the mode of a path's posterior was not found."""
     inside = _inside(bound, arrays, draw)
     found = find_mode(inside.space, inside.seen, draw[inside.path_site])
-    value = log_marginal(inside.space, inside.seen, found.posterior.mode)
+    value = log_marginal_at(inside.space, inside.seen, found.posterior)
     return {inside.observed_site: jnp.where(found.converged, value, jnp.nan)}
 
 

@@ -17,6 +17,7 @@ from connectinfer.inference.drift import drift_group
 from connectinfer.inference.integrated_paths import path_sites, trial_likelihood
 from connectinfer.inference.preflight import FAILED_SOLVES
 from connectinfer.inference.trace import (
+    Evaluation,
     Site,
     Sites,
     describe_sites,
@@ -31,7 +32,7 @@ from connectinfer.optimisation.interruption import interruption_held
 _MOST_PREDICTIVE_DRAWS = 200
 _MOST_PREDICTIVE_VALUES = 20_000_000
 # Every draw costs a few Newton steps on all paths.
-_MOST_INTEGRATED_DRAWS = 400
+_MOST_INTEGRATED_DRAWS, _MOST_INTEGRATED_VALUES = 400, 300_000_000
 LATENT_AXES = ("latent_dim", "latent_from")
 """Dimensions that turn with the gauge."""
 
@@ -99,8 +100,14 @@ def build_result(
     key_evaluate, key_predict = jax.random.split(key)
     n_chains, n_draws = next(iter(samples.values())).shape[:2]
     flat = {name: jnp.asarray(x).reshape(-1, *x.shape[2:]) for name, x in samples.items()}
-    keys = jax.random.split(key_evaluate, n_chains * n_draws)
-    evaluated = map_draws(lambda k, values, a: evaluate(k, bound, a, values), keys, flat, arrays)
+    keys, integrated = jax.random.split(key_evaluate, n_chains * n_draws), bool(path_sites(bound, arrays))
+
+    def evaluate_draw(key: PRNGKeyArray, values: Sites, arrays: Mapping[str, Any]) -> Evaluation:
+        found = evaluate(key, bound, arrays, values)
+        # What is not returned is not computed.
+        return found._replace(log_likelihood={}) if integrated else found
+
+    evaluated = map_draws(evaluate_draw, keys, flat, arrays)
 
     def by_chain(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {name: np.asarray(x).reshape(n_chains, n_draws, *x.shape[1:]) for name, x in values.items()}
@@ -117,7 +124,7 @@ def build_result(
         "sample_stats": _dataset(sample_stats, {name: [] for name in sample_stats}, {}),
         "log_prior": _dataset(by_chain(evaluated.log_prior), {name: [] for name in evaluated.log_prior}, {}),
         "log_likelihood": _integrated_likelihood(bound, arrays, flat, n_chains, labels.coords)
-        if path_sites(bound, arrays)
+        if integrated
         else _dataset(
             by_chain(evaluated.log_likelihood), _likelihood_dims(evaluated.log_likelihood, dims), labels.coords
         ),
@@ -225,7 +232,9 @@ def _evenly(flat: Mapping[str, Any], n_chains: int, wanted: int) -> tuple[dict[s
 def _integrated_likelihood(
     bound: Callable, arrays: Mapping[str, Any], flat: Mapping[str, Any], n_chains: int, coords: Mapping[str, Any]
 ) -> xr.Dataset:
-    chosen, even = _evenly(flat, n_chains, _MOST_INTEGRATED_DRAWS)
+    n_values = sum(x.size for x in observed_values(bound, arrays).values())
+    wanted = int(np.clip(_MOST_INTEGRATED_VALUES // max(n_values, 1), n_chains, _MOST_INTEGRATED_DRAWS))
+    chosen, even = _evenly(flat, n_chains, wanted)
     keys = jax.random.split(jax.random.key(0), n_chains * len(even))
     found = map_draws(lambda _, draw, arrays: trial_likelihood(bound, arrays, draw), keys, chosen, arrays)
     values = {name: np.asarray(x).reshape(n_chains, len(even), -1) for name, x in found.items()}

@@ -203,12 +203,17 @@ def log_marginal(space: StateSpace, seen: Seen, start: Float[Array, "trial time 
         change = _trial_first(solve(found.posterior.factor, slope))
         # Far from the mode whole steps lead anywhere, and then derivatives are not finite.
         mode = mode + jnp.where(found.converged[:, None, None], change, 0.0)
-    # The joint density is stationary at the mode: how the mode moves matters for the curvature alone.
-    constant = jnp.where(seen.mask, space.observation.log_constant(seen.activity), 0.0).sum((1, 2))
-    joint = path_log_density(space, seen, jax.lax.stop_gradient(mode)).sum(1) + constant
     _, precision = _gradient_and_precision(space, seen, seen.alive, mode)
-    size = seen.alive.sum(1) * mode.shape[-1]
-    return joint - 0.5 * factorise(precision).log_det + 0.5 * size * jnp.log(2 * jnp.pi)
+    # The joint density is stationary at the mode: how the mode moves matters for the curvature alone.
+    return log_marginal_at(space, seen, PathPosterior(jax.lax.stop_gradient(mode), factorise(precision)))
+
+
+def log_marginal_at(space: StateSpace, seen: Seen, found: PathPosterior) -> Float[Array, " trial"]:
+    """Laplace approximation of the log likelihood of every trial, given that of its path's posterior."""
+    constant = jnp.where(seen.mask, space.observation.log_constant(seen.activity), 0.0).sum((1, 2))
+    joint = path_log_density(space, seen, found.mode).sum(1) + constant
+    size = seen.alive.sum(1) * found.mode.shape[-1]
+    return joint - 0.5 * found.factor.log_det + 0.5 * size * jnp.log(2 * jnp.pi)
 
 
 def _gradient_and_precision(
