@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 from connectinfer.dynamics.observation import poisson_log_likelihood
 
 # Below this rate no count above the limit has a chance that single precision could tell from none.
-_LOW_RATE, _MOST_AT_LOW_RATE = 10.0, 60
+_LOW_RATE, _MOST_AT_LOW_RATE = 60.0, 160
 
 
 class PoissonLogRate(dist.Distribution):

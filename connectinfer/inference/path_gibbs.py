@@ -16,6 +16,7 @@ _NEWTON_STEPS, _LAST_STEP = 12, 0.2
 # Longer paths are drawn piece by piece: of whole ones, fewer proposals would be accepted the longer they are.
 _LONGEST_PIECE = 400
 _FIRST_NOISE_STEP, _NOISE_ACCEPTANCE = 0.1, 0.3
+_NOISE_MOVES = 2
 
 Paths = Float[Array, "trial time dim"]
 
@@ -50,14 +51,18 @@ def sweep(
     space = conditionals.space(chain.parameters, arrays)
     found = _approximation(space, seen, chain.mode, chain.paths, free)
     draw, chances = _move_paths(key_paths, found, chain.paths, space, seen, free, chain.taken < warmup // 2)
-    parameters, paths, mode = chain.parameters, draw.paths, draw.posterior.mode
-    stats = {"path_acceptance": jnp.nanmean(chances)}
-    noise_step = chain.noise_step
+    parameters, noise_step, stats = chain.parameters, chain.noise_step, {"path_acceptance": jnp.nanmean(chances)}
     if conditionals.propose_noise is not None:
-        parameters, paths, mode, chance = _move_noise(key_noise, chain, draw, conditionals, seen, free, arrays)
-        stats["noise_acceptance"] = chance
+
+        def move(now: tuple[PyTree, _Draw], key: Array) -> tuple[tuple[PyTree, _Draw], Array]:
+            *moved, chance = _move_noise(key, noise_step, *now, conditionals, seen, free, arrays)
+            return tuple(moved), chance
+
+        (parameters, draw), chances = jax.lax.scan(move, (parameters, draw), jax.random.split(key_noise, _NOISE_MOVES))
+        stats["noise_acceptance"] = chance = chances.mean()
         rate = jnp.where(chain.taken < warmup, (chain.taken + 1.0) ** -0.6, 0.0)
         noise_step = noise_step * jnp.exp(rate * (chance - _NOISE_ACCEPTANCE))
+    paths, mode = draw.paths, draw.posterior.mode
     moved, turned, more = conditionals.update(key_update, parameters, paths, seen, arrays)
     # A regression that fails in single precision leaves everything as it was, and is counted.
     failed = ~jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((moved, turned))]).all()
@@ -176,35 +181,35 @@ def _move_paths(
 
 def _move_noise(
     key: PRNGKeyArray,
-    chain: Chain,
+    noise_step: Float[Array, ""],
+    parameters: PyTree,
     draw: _Draw,
     conditionals: Conditionals,
     seen: Seen,
     free: Bool[Array, " time"],
     arrays: Mapping[str, Any],
-) -> tuple[PyTree, Paths, Paths, Float[Array, ""]]:
-    """Parameters, paths and mode after a move of the process noise in which paths keep their standard normal numbers,
-    and its chance.
+) -> tuple[PyTree, _Draw, Float[Array, ""]]:
+    """Parameters and paths after a move of the process noise in which paths keep their standard normal numbers, and its
+    chance.
 
     Given paths, their noise is known to within a percent, and given the noise, so are the paths' increments: moved one
     after the other, neither gets anywhere. Source: Yu & Meng, JCGS 20, 531 (2011).
     """
     assert conditionals.propose_noise is not None
     key_propose, key_accept = jax.random.split(key)
-    proposal = conditionals.propose_noise(key_propose, chain.noise_step, chain.parameters, arrays)
+    proposal = conditionals.propose_noise(key_propose, noise_step, parameters, arrays)
     space = conditionals.space(proposal.parameters, arrays)
     turned = (x @ proposal.gauge.T for x in (draw.posterior.mode, draw.paths))
     found = _approximation(space, seen, *turned, free)
     paths = found.mode + _drawn(found, draw.noise)
+    proposed = _Draw(found, draw.noise, paths, path_log_density(space, seen, paths))
     # Differences bin by bin: sums over all bins would lose them in single precision.
-    gained = (path_log_density(space, seen, paths) - draw.log_density).sum()
+    gained = (proposed.log_density - draw.log_density).sum()
     volume = 0.5 * (draw.posterior.factor.log_det - found.factor.log_det).sum()
     log_ratio = gained + volume + proposal.log_ratio
     accepted = jnp.log(jax.random.uniform(key_accept)) < log_ratio
     taken = jax.tree.map(
-        lambda new, old: jnp.where(accepted, new, old),
-        (proposal.parameters, paths, found.mode),
-        (chain.parameters, draw.paths, draw.posterior.mode),
+        lambda new, old: jnp.where(accepted, new, old), (proposal.parameters, proposed), (parameters, draw)
     )
     chance = jnp.where(jnp.isfinite(log_ratio), jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
     return *taken, chance

@@ -12,6 +12,7 @@ from numpyro.infer.hmc import hmc
 from numpyro.infer.util import unconstrain_fn
 
 from connectinfer.inference.amortised import FlowPosterior
+from connectinfer.inference.chains import check_thinning
 from connectinfer.inference.guides import build_guide, guide_constructor, guide_parameters
 from connectinfer.inference.integrated_paths import add_paths, path_sites, without
 from connectinfer.inference.path_gibbs import Chain, drawn_sites, first_link, sweep
@@ -109,7 +110,7 @@ def nuts_posterior(
     Raises:
         ValueError: `warmup` below 0, `thinning` below 1, or fewer `draws` than `thinning`, of which none would be kept.
     """
-    _check_thinning(warmup, draws, thinning)
+    check_thinning(warmup, draws, thinning)
     whole, bound = bound, paths_integrated(bound) if integrate_paths else bound
 
     def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], start: Sites) -> tuple[Sites, dict[str, Array]]:
@@ -151,7 +152,7 @@ def gibbs_posterior(
     Raises:
         ValueError: `warmup` below 0, `thinning` below 1, or fewer `draws` than `thinning`, of which none would be kept.
     """
-    _check_thinning(warmup, draws, thinning)
+    check_thinning(warmup, draws, thinning)
 
     def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], start: PyTree) -> tuple[Sites, dict[str, Array]]:
         inputs, seen = {**fixed, **arrays}, Seen.of(arrays["activity"], arrays["mask"])
@@ -166,14 +167,6 @@ def gibbs_posterior(
         return jax.lax.scan(kept, chain, None, length=draws // thinning)[1]
 
     return posterior
-
-
-def _check_thinning(warmup: int, draws: int, thinning: int) -> None:
-    if warmup < 0 or thinning < 1 or draws < thinning:
-        raise ValueError(
-            "`warmup` must be at least 0, `thinning` at least 1 and `draws` at least as many as `thinning`; got "
-            f"warmup={warmup}, thinning={thinning} and draws={draws}."
-        )
 
 
 def svi_posterior(

@@ -1,4 +1,5 @@
-"""Gibbs sampling of a network's units given the paths, some at a time, with the output weights of many integrated out.
+"""Gibbs sampling of a network's units given the paths, one after the other, with the output weights of many integrated
+out.
 
 Units share the drift among them: given the output weights of the others, the rate of a unit could hardly change.
 """
@@ -18,9 +19,6 @@ from connectinfer.latent.network_parameters import NetworkParameters
 from connectinfer.latent.observation_prior import ObservationPrior
 from connectinfer.latent.regression import CoefficientPrior, draw_normal, precision_root, propose_coefficients
 from connectinfer.latent.state_space import Seen
-
-# Moved at once: fewer are accepted more often and cost more.
-_BLOCK = 4
 
 
 class _Units(NamedTuple):
@@ -85,16 +83,16 @@ def update_units(
     seen: Seen,
     arrays: Arrays,
 ) -> tuple[NetworkParameters, Float[Array, "rank bin"], dict[str, Array]]:
-    """Block after block of units, in this order: their read-outs proposed by the regression of their activity on the
-    paths, their gains and d by the prior, accepted together by what they make of the drift with the output weights of
-    their group integrated out; after each group, these output weights. Units that fill no block stay as they are.
+    """Unit after unit, in this order: read-outs are proposed by the regression of the activity on the paths, gain and d
+    by the prior, and accepted by what they make of the drift with the output weights of the unit's group integrated
+    out; after each group, these are drawn. Units of no group, as groups have one size, stay as they are.
 
     The units leave `left` of the increments, in units of the noise per tau; also what they leave then, and shares of
     accepted moves, by name.
     """
     key_propose, key_move, key_n = jax.random.split(key, 3)
     n_units, size = len(p.n), units_together(len(p.n))
-    width, n_groups = min(_BLOCK, size), len(p.n) // size
+    n_groups = n_units // size
     transitions, bias = Transitions.of(paths, seen, arrays), prior.bias(arrays["alpha"] * arrays["tau"])
     per_rate = transitions.alpha / (p.process_noise * n_units)
     proposed, log_ratio = _propose_read_outs(key_propose, p, bias, paths, seen, arrays)
@@ -114,30 +112,30 @@ def update_units(
         def move(carry: tuple[_Standing, Array], of: tuple) -> tuple[tuple[_Standing, Array], Array]:
             (now, rates), (key, local) = carry, of
             key_gain, key_d, key_accept = jax.random.split(key, 3)
-            start, block = group + local, _part(group + local, width)
-            old, read, n_block, read_ratio = jax.tree.map(block, (now.units, proposed, n, log_ratio))
-            gain = jnp.exp(GAIN_SD * jax.random.normal(key_gain, (width,)))
-            new = read._replace(gain=gain, d=D_SD * jax.random.normal(key_d, (width,)))
+            unit = _part(group + local, 1)
+            old, read, n_unit, read_ratio = jax.tree.map(unit, (now.units, proposed, n, log_ratio))
+            gain = jnp.exp(GAIN_SD * jax.random.normal(key_gain, (1,)))
+            new = read._replace(gain=gain, d=D_SD * jax.random.normal(key_d, (1,)))
             new_rates = rates_of(new)
-            left, regression = _exchanged(now, rates, new_rates, local, n_block)
-            units = jax.tree.map(lambda x, part: jax.lax.dynamic_update_slice_in_dim(x, part, start, 0), now.units, new)
+            left, regression = _exchanged(now, rates, new_rates, local, n_unit)
+            units = jax.tree.map(lambda x, part: _put(x, part, group + local), now.units, new)
             reached = regression.log_evidence(WeightPrior.of(units.m, n, group, size))
             other = _Standing(units, left, regression, reached)
             read = read._replace(gain=old.gain, d=old.d)
-            gained = (read_ratio + new.log_prior(bias) - read.log_prior(bias)).sum()
+            gained = (read_ratio + new.log_prior(bias) - read.log_prior(bias))[0]
             accepted = jnp.log(jax.random.uniform(key_accept)) < gained + reached - now.log_evidence
             now = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), other, now)
-            kept = jnp.where(accepted, new_rates, _part(local, width)(rates))
-            return (now, jax.lax.dynamic_update_slice_in_dim(rates, kept, local, 0)), accepted
+            kept = jnp.where(accepted, new_rates, _part(local, 1)(rates))
+            return (now, _put(rates, kept, local)), accepted
 
-        now, starts = _Standing(units, left, regression, log_evidence), width * jnp.arange(size // width)
-        (now, rates), accepted = jax.lax.scan(move, (now, rates), (keys, starts))
+        now = _Standing(units, left, regression, log_evidence)
+        (now, rates), accepted = jax.lax.scan(move, (now, rates), (keys, jnp.arange(size)))
         root, moment = now.regression.posterior(WeightPrior.of(now.units.m, n, group, size))
         change = draw_normal(key_n, root, moment)
-        n = jax.lax.dynamic_update_slice_in_dim(n, _part(group, size)(n) + change, group, 0)
+        n = _put(n, _part(group, size)(n) + change, group)
         return (now.units, n, now.left - change.T @ rates), accepted
 
-    keys = jax.random.split(key_n, n_groups), jax.random.split(key_move, (n_groups, size // width))
+    keys = jax.random.split(key_n, n_groups), jax.random.split(key_move, (n_groups, size))
     (units, n, left), accepted = jax.lax.scan(visit, (units, n, left), (*keys, size * jnp.arange(n_groups)))
     units, n = jax.tree.map(lambda x: x[jnp.argsort(order)], (units, n))
     return p._replace(n=n, **units._asdict()), left, {"unit_acceptance": accepted.mean()}
@@ -147,24 +145,23 @@ def _part(start: Int[Array, ""], size: int) -> Callable[[Array], Array]:
     return lambda x: jax.lax.dynamic_slice_in_dim(x, start, size)
 
 
+def _put(x: Array, part: Array, start: Int[Array, ""], axis: int = 0) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(x, part, start, axis)
+
+
 def _exchanged(
-    now: _Standing,
-    rates: Array,
-    new_rates: Float[Array, "block bin"],
-    start: Int[Array, ""],
-    n: Float[Array, "block rank"],
+    now: _Standing, rates: Array, new: Float[Array, "1 bin"], place: Int[Array, ""], n: Float[Array, "1 rank"]
 ) -> tuple[Array, _Regression]:
-    """What is left of the increments, and the regression, where the units from `start` on of a group with these `rates`
-    have the rates `new_rates` instead."""
-    put = lambda x, part, axis: jax.lax.dynamic_update_slice_in_dim(x, part, start, axis)  # noqa: E731
-    before, block = now.regression, _part(start, len(n))
-    change = n.T @ (new_rates - block(rates))
+    """What is left of the increments, and the regression, where the unit at this place of a group with these `rates`
+    has `new` ones instead."""
+    before, unit = now.regression, _part(place, 1)
+    change = n.T @ (new - unit(rates))
     left = now.left - change
     # Differences bin by bin: the sums of squares would lose them in single precision.
     square = before.square - (change * (left + now.left)).sum()
-    gained = put(rates @ new_rates.T, new_rates @ new_rates.T, 0)
-    cross = put(before.cross - (gained - block(before.gram).T) @ n, new_rates @ left.T, 0)
-    return left, _Regression(put(put(before.gram, gained.T, 0), gained, 1), cross, square)
+    gained = _put(rates @ new.T, new @ new.T, place)
+    cross = _put(before.cross - (gained - unit(before.gram).T) @ n, new @ left.T, place)
+    return left, _Regression(_put(_put(before.gram, gained.T, place), gained, place, 1), cross, square)
 
 
 def _propose_read_outs(

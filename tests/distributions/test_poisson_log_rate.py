@@ -53,16 +53,16 @@ def test_its_slope_in_the_log_rate_is_count_minus_rate():
     np.testing.assert_allclose(curvature, -jnp.exp(log_rate), rtol=1e-5)
 
 
-@pytest.mark.parametrize("rates", [(0.01, 0.5, 9.9), (0.5, 3.0, 40.0)], ids=["low", "low-and-high"])
+@pytest.mark.parametrize("rates", [(0.01, 0.5, 55.0), (0.5, 3.0, 90.0)], ids=["low", "low-and-high"])
 def test_samples_follow_the_probabilities(rates):
     n = 20_000
     draws = np.asarray(PoissonLogRate(jnp.log(jnp.asarray(rates))).sample(jax.random.key(0), (n,)))
     assert draws.shape == (n, 3)
     for column, rate in zip(draws.T, rates, strict=True):
-        edges = np.unique(poisson.ppf([0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 0.999], rate))
+        edges = np.unique(poisson.ppf([0.05, 0.2, 0.4, 0.6, 0.8, 0.99], rate))
         expected = n * np.diff(np.r_[0.0, poisson.cdf(edges, rate), 1.0])
         seen = np.bincount(np.searchsorted(edges, column), minlength=len(expected))
-        # Six tests at 1e-6 each.
+        # Three tests at 1e-6 each.
         assert chisquare(seen, expected).pvalue > 1e-6
     np.testing.assert_allclose(PoissonLogRate(jnp.log(jnp.asarray(rates))).mean, rates, rtol=1e-6)
 
