@@ -53,7 +53,7 @@ def _low_counts(key: PRNGKeyArray, rate: Float[Array, "*batch"], shape: tuple[in
     def step(now: tuple[Array, ...]) -> tuple[Array, ...]:
         k, counts, chance, below = now
         # Rounded, chances may sum to less than the largest uniform number.
-        counts = counts + ((uniform > below) & (chance > 1e-9))
+        counts = counts + ((uniform > below) & ((chance > 1e-9) | (k < rate)))
         chance = chance * rate / (k + 1)
         return k + 1, counts, chance, below + chance
 

@@ -55,8 +55,7 @@ def sweep(
     if conditionals.propose_noise is not None:
 
         def move(now: tuple[PyTree, _Draw], key: Array) -> tuple[tuple[PyTree, _Draw], Array]:
-            *moved, chance = _move_noise(key, noise_step, *now, conditionals, seen, free, arrays)
-            return tuple(moved), chance
+            return _move_noise(key, noise_step, *now, conditionals, seen, free, arrays)
 
         (parameters, draw), chances = jax.lax.scan(move, (parameters, draw), jax.random.split(key_noise, _NOISE_MOVES))
         stats["noise_acceptance"] = chance = chances.mean()
@@ -188,7 +187,7 @@ def _move_noise(
     seen: Seen,
     free: Bool[Array, " time"],
     arrays: Mapping[str, Any],
-) -> tuple[PyTree, _Draw, Float[Array, ""]]:
+) -> tuple[tuple[PyTree, _Draw], Float[Array, ""]]:
     """Parameters and paths after a move of the process noise in which paths keep their standard normal numbers, and its
     chance.
 
@@ -199,8 +198,8 @@ def _move_noise(
     key_propose, key_accept = jax.random.split(key)
     proposal = conditionals.propose_noise(key_propose, noise_step, parameters, arrays)
     space = conditionals.space(proposal.parameters, arrays)
-    turned = (x @ proposal.gauge.T for x in (draw.posterior.mode, draw.paths))
-    found = _approximation(space, seen, *turned, free)
+    mode, paths = (x @ proposal.gauge.T for x in (draw.posterior.mode, draw.paths))
+    found = _approximation(space, seen, mode, paths, free)
     paths = found.mode + _drawn(found, draw.noise)
     proposed = _Draw(found, draw.noise, paths, path_log_density(space, seen, paths))
     # Differences bin by bin: sums over all bins would lose them in single precision.
@@ -212,7 +211,7 @@ def _move_noise(
         lambda new, old: jnp.where(accepted, new, old), (proposal.parameters, proposed), (parameters, draw)
     )
     chance = jnp.where(jnp.isfinite(log_ratio), jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
-    return *taken, chance
+    return taken, chance
 
 
 def _drawn(posterior: PathPosterior, noise: Float[Array, "time dim trial"]) -> Paths:
