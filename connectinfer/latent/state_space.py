@@ -124,7 +124,7 @@ class _Search(NamedTuple):
 
 class FoundMode(NamedTuple):
     """The Laplace approximation at the mode; by trial the squared length of the next Newton step in posterior sds, and
-    whether that is negligible (below 0.001 in single precision); how many `steps` it took."""
+    whether that is negligible (below 0.01 in single precision); how many `steps` it took."""
 
     posterior: PathPosterior
     decrement: Float[Array, " trial"]
@@ -147,7 +147,7 @@ def find_mode(space: StateSpace, seen: Seen, start: Float[Array, "trial time dim
     any start with a finite density, the method only climbs. It ends where all trials converged, or after 100 steps.
     """
 
-    negligible = 3 * jnp.finfo(start.dtype).eps ** 0.5
+    negligible = 30 * jnp.finfo(start.dtype).eps ** 0.5
 
     def climb(now: _Climb) -> _Climb:
         mode = now.found.posterior.mode
