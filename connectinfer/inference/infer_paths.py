@@ -47,7 +47,7 @@ def infer_paths(
     integrated out by Laplace's approximation; `expected (trial, time, unit)`, the posterior mean of every entry, hidden
     ones included; `observed_data`, `constant_data`. `sample_stats` holds `path_acceptance (chain, draw, trial)`, the
     chance of a proposal from that approximation, near 1 where it is good (paths make two such Metropolis moves), and
-    `newton_decrement (chain, draw, trial)`, which is below 0.01 where the mode was found.
+    `newton_decrement (chain, draw, trial)`, which is below 0.1 where the mode was found.
 
     Raises:
         ValueError: a model without paths; other units, inputs or bin width, another kind of recording, or what is none;

@@ -33,6 +33,8 @@ _LONGEST_STEP = 1.5
 # Each step leaves a share of the error of the mode's derivative, because its matrix is not quite the Hessian: at draws
 # of the priors of the zoo 0.1 (Gaussian) and 0.2 (Poisson) in the median, 0.3 and 0.6 or more in a tenth.
 _IMPLICIT_STEPS = 3
+# Twice the nats below the maximum. Where the noise is small, single precision gets no further than this.
+_TOLERABLE_DECREMENT = 0.1
 _MOST_STEPS = 100
 
 
@@ -123,8 +125,8 @@ class _Search(NamedTuple):
 
 
 class FoundMode(NamedTuple):
-    """The Laplace approximation at the mode; by trial the squared length of the next Newton step in posterior sds, and
-    whether that is negligible (below 0.01 in single precision); how many `steps` it took."""
+    """The Laplace approximation at the mode; by trial the squared length of the last Newton step in posterior sds, and
+    whether that is below 0.1: then the mode counts as found; how many `steps` it took."""
 
     posterior: PathPosterior
     decrement: Float[Array, " trial"]
@@ -144,7 +146,8 @@ def find_mode(space: StateSpace, seen: Seen, start: Float[Array, "trial time dim
     """The Laplace approximation of the paths' posterior at its mode, by Newton's method from `start`.
 
     Steps that do not raise the log joint density of a trial are not taken, and the next one is a quarter as long: from
-    any start with a finite density, the method only climbs. It ends where all trials converged, or after 100 steps.
+    any start with a finite density, the method only climbs. It ends where no trial has a step of a tenth of a posterior
+    sd to go (less in double precision), or after 100 steps.
     """
 
     negligible = 30 * jnp.finfo(start.dtype).eps ** 0.5
@@ -155,14 +158,14 @@ def find_mode(space: StateSpace, seen: Seen, start: Float[Array, "trial time dim
         factor = factorise(precision)
         change = solve(factor, slope)
         decrement = (change * slope).sum((0, 1))
-        converged = decrement < negligible
         # All bins of a trial keep pace: where the noise is small, a path that is bent costs hundreds of nats.
         size = jnp.linalg.norm(change, axis=1).max(0)
         proposed = mode + _trial_first(change * now.length * _share_taken(size))
         log_density = path_log_density(space, seen, proposed)
         # Differences bin by bin: sums over all bins would lose them in single precision.
-        better = ((log_density - now.log_density).sum(1) > -negligible) & ~converged
+        better = (log_density - now.log_density).sum(1) > -negligible
         taken = jnp.where(better[:, None, None], proposed, mode)
+        converged = decrement < _TOLERABLE_DECREMENT
         found = FoundMode(PathPosterior(taken, factor), decrement, converged, now.found.steps + 1)
         length = jnp.where(better, jnp.minimum(2 * now.length, 1.0), now.length / 4)
         return _Climb(found, length, jnp.where(better[:, None], log_density, now.log_density))
@@ -175,7 +178,7 @@ def find_mode(space: StateSpace, seen: Seen, start: Float[Array, "trial time dim
         jnp.array(0),
     )
     first = _Climb(none, jnp.ones(n_trials, start.dtype), path_log_density(space, seen, start))
-    ended = lambda now: now.found.converged.all() | (now.found.steps >= _MOST_STEPS)  # noqa: E731
+    ended = lambda now: (now.found.decrement < negligible).all() | (now.found.steps >= _MOST_STEPS)  # noqa: E731
     return jax.lax.while_loop(lambda now: ~ended(now), climb, first).found
 
 
