@@ -55,7 +55,7 @@ def run_demo(folder: Path, *, seed: int = 0) -> int:
     console.print(f"Simulating spikes of {_N_UNITS} neurons of a bistable low-rank network ...")
     truth = _simulate(seed)
     console.print("Fitting low_rank_rnn_poisson by Gibbs sampling; a quarter of the neurons is hidden in test trials.")
-    result = fit("low_rank_rnn_poisson", truth.training, rank=2, tau=_TAU, seed=seed, draws=1500, thinning=6)
+    result = fit("low_rank_rnn_poisson", truth.training, rank=2, tau=_TAU, seed=seed, draws=2000, thinning=8)
     save(result, folder / "fit.nc", overwrite=True)
     console.print("Asking the ideal observer, who knows the network ...")
     ideal = _ideal_observer(truth, seed)

@@ -262,7 +262,7 @@ def fit_replicates(
         KeyboardInterrupt: interrupted before the first batch was finished.
     """
 
-    def one(key: PRNGKeyArray, data: Sites, start: Sites, arrays: Mapping[str, Any]) -> tuple[Sites, Sites]:
+    def one(key: PRNGKeyArray, data: Sites, start: PyTree, arrays: Mapping[str, Any]) -> tuple[Sites, Sites]:
         own = {**arrays, **data}
         draws, stats = posterior(key, own, start)
         return jax.lax.map(lambda draw: summary(own, draw), draws), stats
