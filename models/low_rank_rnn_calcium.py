@@ -36,7 +36,7 @@ from connectinfer.latent.low_rank_network import (
     sample_network_space,
 )
 from connectinfer.latent.network_conditionals import network_conditionals
-from connectinfer.latent.observation_prior import CALCIUM
+from connectinfer.latent.observation_prior import CALCIUM, CALCIUM_DECAY
 from connectinfer.latent.path_model import sample_paths
 from connectinfer.latent.recording_arrays import example_recording, recording_arrays
 from connectinfer.latent.state_space import StateSpace
@@ -85,7 +85,7 @@ def initial(activity, mask, basis, states, polynomials, filtered, rank, alpha, t
     start = initial_network(
         activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, counts=False
     )
-    decay = math.exp(CALCIUM.calcium_decay[0])
+    decay = math.exp(CALCIUM_DECAY[0])
     both = pairs_behind(jnp.asarray(start.pop("latent"), float), kept_share(jnp.asarray(decay), alpha * tau))
     return start | {"latent_and_calcium": both, "calcium_decay": decay}
 

@@ -35,7 +35,7 @@ from connectinfer.latent.path_model import sample_paths
 from connectinfer.latent.recording_arrays import example_recording, recording_arrays
 from connectinfer.latent.state_space import StateSpace
 
-CARD = {"system": "latent dynamics", "engine": "svi", "minutes": 2}
+CARD = {"system": "latent dynamics", "engine": "state_space", "minutes": 2}
 
 DIMS = {
     "m": ["unit", "latent_dim"],

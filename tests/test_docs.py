@@ -146,10 +146,10 @@ def test_links_and_pictures_lead_somewhere(page):
 
 EXAMPLES = {
     "own_model.py": ["--trials", "4", "--bins", "100", "--units", "4", "--draws", "50"],
-    "fit_simulated_bistable.py": ["--trials", "10", "--bins", "40", "--neurons", "15", "--steps", "50"],
-    "rat_clicks.py": ["--trials", "20", "--steps", "50"],
-    "head_direction.py": ["--trials", "10", "--steps", "50"],
-    "worm.py": ["--steps", "50"],
+    "fit_simulated_bistable.py": ["--trials", "10", "--bins", "40", "--neurons", "15", "--draws", "10"],
+    "rat_clicks.py": ["--trials", "20", "--draws", "10"],
+    "head_direction.py": ["--trials", "10", "--draws", "10"],
+    "worm.py": ["--draws", "10"],
 }
 ON_REAL_DATA = ("rat_clicks.py", "head_direction.py", "worm.py")
 

@@ -15,6 +15,7 @@ from connectinfer.diagnostics.verdict import FAIL, NOT_CERTIFIED, PASS, Diagnosi
 
 _LEAST_PREDICTIVE_DRAWS = 20
 _JUDGED_BINS = 30
+_MOST_LOST = 0.01
 _LEAST_PATH_ACCEPTANCE = 0.1
 
 
@@ -34,10 +35,12 @@ def diagnose(result: xr.DataTree) -> Diagnosis:
     checks: list[Callable[[xr.DataTree], list[Verdict]]] = [_completion, _finite_draws]
     if "diverging" in result["sample_stats"]:
         checks += [_chains, _repeated_chains, _divergences, _energy, _tree_depth]
-    elif "path_acceptance" in result["sample_stats"]:
+    elif "failed_updates" in result["sample_stats"]:
         checks += [_chains, _repeated_chains, _path_moves, _failed_updates]
     else:
         checks += [approximation_verdicts]
+    if "lost_modes" in result["sample_stats"]:
+        checks += [_integrated_paths]
     checks += [_solves, _prediction]
     return Diagnosis(tuple(verdict for check in checks for verdict in check(result)))
 
@@ -221,6 +224,31 @@ def _path_moves(result: xr.DataTree) -> list[Verdict]:
             "and compare with a lower rank.",
         )
     ]
+
+
+def _integrated_paths(result: xr.DataTree) -> list[Verdict]:
+    """Whether Laplace's approximation, by which paths were integrated out, is theirs."""
+    stats = result["sample_stats"].to_dataset()
+    least, lost = float(stats["path_acceptance"].mean("draw").min()), float(stats["lost_modes"].mean())
+    found = [
+        _verdict(
+            "paths",
+            least >= _LEAST_PATH_ACCEPTANCE,
+            least,
+            f"at least {_LEAST_PATH_ACCEPTANCE:.0%} of proposed paths accepted in every chain",
+            "Paths are drawn from around their modes. Whether they have other modes, which the likelihood of the "
+            "parameters would lack, this does not say.",
+            "The posterior of paths given parameters is far from the normal law by which they were integrated out, and "
+            "the likelihood of the parameters with it. Use engine='state_space', which does not rely on it.",
+        )
+    ]
+    if lost > 0:
+        said = (
+            "Newton's method did not find the mode of the posterior of these paths, so their likelihood is wrong. Use "
+        )
+        said += "engine='state_space'."
+        found.append(Verdict("modes of paths", FAIL if lost > _MOST_LOST else NOT_CERTIFIED, lost, "none lost", said))
+    return found
 
 
 def _failed_updates(result: xr.DataTree) -> list[Verdict]:

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Key
 
 from connectinfer.latent.conditionals import Arrays, Conditionals, NoiseProposal, Paths
 from connectinfer.latent.low_rank_network import INITIAL_SCALE, OVERLAP_SD, PROCESS_NOISE, apply_weight_precision
-from connectinfer.latent.network_dynamics import draw_dynamics
+from connectinfer.latent.network_dynamics import draw_origin, draw_scales
 from connectinfer.latent.network_parameters import (
     NetworkParameters,
     begin_network,
@@ -26,12 +26,14 @@ def network_conditionals(prior: ObservationPrior) -> Conditionals:
     def update(
         key: Key[Array, ""], p: NetworkParameters, paths: Paths, seen: Seen, arrays: Arrays
     ) -> tuple[NetworkParameters, Paths, dict[str, Array]]:
-        key_dynamics, key_units, key_observation, key_scale = jax.random.split(key, 4)
-        p, linear, paths = draw_dynamics(key_dynamics, p, paths, seen, arrays)
-        p, shares = update_units(key_units, prior, p, linear, paths, seen, arrays)
+        key_order, key_origin, key_units, key_scales, key_observation, key_gauge = jax.random.split(key, 6)
+        order = jax.random.permutation(key_order, len(p.n))
+        p, paths, left = draw_origin(key_origin, p, order, paths, seen, arrays)
+        p, left, shares = update_units(key_units, prior, p, order, left, paths, seen, arrays)
+        p = draw_scales(key_scales, p, left, paths, seen, arrays)
         predictor = network_space(p, arrays).predictor(paths)
         p = p._replace(observation=prior.update(key_observation, p.observation, predictor, seen))
-        p, scale = _rescale(key_scale, p)
+        p, scale = _rescale(key_gauge, p)
         return p, scale * paths, shares
 
     return Conditionals(

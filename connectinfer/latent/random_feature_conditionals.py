@@ -86,7 +86,7 @@ def _space_of(draw: Arrays, arrays: Arrays) -> StateSpace:
     """In read-out coordinates."""
     dim, n_inputs = draw["weight"].shape[1], arrays["filtered"].shape[-1]
     inputs = {"input_weight": jnp.zeros((0, dim)), "input_loading": jnp.zeros((len(draw["bias"]), 0))}
-    own = draw if n_inputs else draw | inputs
+    own = draw if n_inputs else {**draw, **inputs}
     names = ("slope", "threshold", "weight", "constant", "input_weight")
     dynamics = RandomFeatureDynamics(*(own[name] for name in names))
     return StateSpace(

@@ -12,12 +12,13 @@ from connectinfer.dynamics.low_rank import LowRankRNN
 from connectinfer.inference import path_gibbs
 from connectinfer.inference.path_gibbs import continued, first_link, sweep
 from connectinfer.inference.trace import bind, evaluate, map_draws
+from connectinfer.latent import network_dynamics
 from connectinfer.latent.known_network import known_network
 from connectinfer.latent.path_model import observation_law
 from connectinfer.latent.state_space import Seen
 from connectinfer.zoo import load_model
 
-N_UNITS, N_TRIALS, N_BINS = 4, 2, 8
+N_UNITS, N_TRIALS, N_BINS = 5, 2, 8
 
 
 class Joint:
@@ -125,17 +126,19 @@ def feature_summaries(sites):
 
 
 @pytest.mark.parametrize(
-    ("model", "rank", "longest"),
+    ("model", "rank", "sizes"),
     [
-        pytest.param("low_rank_rnn_gaussian", 2, 3, id="gaussian-in-pieces", marks=pytest.mark.slow),
-        pytest.param("low_rank_rnn_negative_binomial", 2, 400, id="negative-binomial", marks=pytest.mark.slow),
-        pytest.param("low_rank_rnn_calcium", 2, 400, id="calcium", marks=pytest.mark.slow),
-        pytest.param("random_feature_dynamics_poisson", 2, 400, id="random-features", marks=pytest.mark.slow),
-        pytest.param("low_rank_rnn_poisson", 1, 400, id="poisson"),
+        # Pieces of trials, and groups that leave out a unit.
+        pytest.param("low_rank_rnn_gaussian", 2, (3, 3), id="gaussian-in-parts", marks=pytest.mark.slow),
+        pytest.param("low_rank_rnn_negative_binomial", 2, (400, 128), id="negative-binomial", marks=pytest.mark.slow),
+        pytest.param("low_rank_rnn_calcium", 2, (400, 128), id="calcium", marks=pytest.mark.slow),
+        pytest.param("random_feature_dynamics_poisson", 2, (400, 128), id="random-features", marks=pytest.mark.slow),
+        pytest.param("low_rank_rnn_poisson", 1, (400, 128), id="poisson"),
     ],
 )
-def test_sweeps_and_new_observations_draw_from_the_prior(model, rank, longest, monkeypatch):
-    monkeypatch.setattr(path_gibbs, "_LONGEST_PIECE", longest)
+def test_sweeps_and_new_observations_draw_from_the_prior(model, rank, sizes, monkeypatch):
+    monkeypatch.setattr(path_gibbs, "_LONGEST_PIECE", sizes[0])
+    monkeypatch.setattr(network_dynamics, "_UNITS_TOGETHER", sizes[1])
     joint = Joint(model, rank)
     prior = joint.prior(40_000)
     swept, stats = jax.tree.map(lambda x: np.asarray(x)[500:], joint.swept(8000))
