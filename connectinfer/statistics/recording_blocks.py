@@ -136,7 +136,7 @@ def _rotate_rest(
     lags: tuple[int, ...],
 ) -> np.ndarray:
     """The rotation that takes the first `determined` columns of `left` to those of `right`, and the others to where
-    lagged covariances K agree best: the maximum of sum tr(K' Q^T K Q), by steps to the nearest rotation of its slope."""
+    lagged covariances K agree best: the maximum of sum tr(K'^T Q^T K Q), in steps to the rotation nearest its slope."""
     fixed = left[:, :determined] @ right[:, :determined].T
     free_left, free_right = left[:, determined:], right[:, determined:]
     n_free = free_left.shape[1]
