@@ -24,9 +24,12 @@ def stitch(recordings: Mapping[str, xr.Dataset]) -> xr.Dataset:
     memory of the sessions as there are sessions.
 
     Raises:
+        TypeError: no mapping, or a session that is no data set.
         ValueError: no session, a name that is no text or holds `":"`, a data set that is no recording, or sessions that
             differ in what they hold, in bin width, in the time of their first bin, or in the names of their inputs.
     """
+    if not isinstance(recordings, Mapping):
+        raise TypeError(f"`recordings` must map session names to recordings; got {type(recordings).__name__}.")
     if not recordings:
         raise ValueError("`recordings` is empty; give a mapping of session names to recordings.")
     for name, each in recordings.items():

@@ -146,25 +146,19 @@ def _rotate_rest(
     # With this much of the present rotation added to the slope, no step makes the agreement worse.
     damping = 2 * sum(np.linalg.norm(a, 2) * np.linalg.norm(b, 2) for a, b in pairs) + 1e-12
 
-    def whole(part: np.ndarray) -> np.ndarray:
-        return fixed + free_left @ part @ free_right.T
+    def whole(parts: np.ndarray) -> np.ndarray:
+        return fixed + free_left @ parts @ free_right.T
 
-    def slope(part: np.ndarray) -> np.ndarray:
-        q = whole(part)
+    def slope(parts: np.ndarray) -> np.ndarray:
+        q = whole(parts)
         return free_left.T @ sum(a @ q @ b.T + a.T @ q @ b for a, b in pairs) @ free_right
 
-    def agreement(part: np.ndarray) -> float:
-        q = whole(part)
-        return sum(float(np.trace(b.T @ q.T @ a @ q)) for a, b in pairs)
-
-    rng = np.random.default_rng(0)
-    found = []
-    for _ in range(_STARTS):
-        part = _nearest_rotation(rng.normal(size=(n_free, n_free)))
-        for _ in range(_STEPS):
-            part = _nearest_rotation(slope(part) + damping * part)
-        found.append(part)
-    return whole(max(found, key=agreement))
+    parts = _nearest_rotation(np.random.default_rng(0).normal(size=(_STARTS, n_free, n_free)))
+    for _ in range(_STEPS):
+        parts = _nearest_rotation(slope(parts) + damping * parts)
+    found = whole(parts)
+    agreement = sum(np.einsum("ji,skj,kl,sli->s", b, found, a, found) for a, b in pairs)
+    return found[np.argmax(agreement)]
 
 
 def _nearest_rotation(matrix: np.ndarray) -> np.ndarray:
