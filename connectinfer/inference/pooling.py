@@ -23,7 +23,7 @@ _LEAST_PRIOR_DRAWS = 20
 _UNKNOWN = 0.5
 _SAMPLES = ("chain", "draw")
 
-Quantity = str | Callable[[xr.Dataset], xr.DataArray]
+Quantity = str | Callable[[xr.DataTree], xr.DataArray]
 
 
 def pool(
@@ -45,9 +45,9 @@ def pool(
 
     Args:
         results: Fits of one model, by session.
-        quantity: A variable of the posterior, or a function of the posterior's Dataset, with dims `(chain, draw)` and
-            at most one more, whose entries are pooled one by one. It must mean the same in every session, as no
-            coordinate of latent space does.
+        quantity: A variable of the posterior, or a function of a tree with a group `posterior`, with dims `(chain,
+            draw)` and at most one more, whose entries are pooled one by one. It must mean the same in every session, as
+            no coordinate of latent space does.
         groups: From session to animal.
         draws: Of the pooled posterior.
         seed: Of the draws.
@@ -108,7 +108,7 @@ def _measurements(results: Mapping[str, xr.DataTree], quantity: Quantity) -> xr.
     """Mean and sd of the quantity, session by session, and how well these stand for its posterior."""
     found: list[xr.Dataset] = []
     for name, result in results.items():
-        draws = _evaluated(result["posterior"].to_dataset(), quantity, name)
+        draws = _evaluated(result["posterior"], quantity, name)
         entries = {dim: draws[dim].values.tolist() for dim in draws.dims[2:]}
         if found and entries != (first := {dim: found[0][dim].values.tolist() for dim in found[0]["value"].dims}):
             raise ValueError(
@@ -119,7 +119,8 @@ def _measurements(results: Mapping[str, xr.DataTree], quantity: Quantity) -> xr.
     return xr.concat(found, xr.DataArray(list(results), dims="session", name="session"), join="override")
 
 
-def _evaluated(posterior: xr.Dataset, quantity: Quantity, session: str) -> xr.DataArray:
+def _evaluated(group: xr.DataTree, quantity: Quantity, session: str) -> xr.DataArray:
+    posterior = group.to_dataset()
     if isinstance(quantity, str):
         if quantity not in posterior:
             raise ValueError(
@@ -127,7 +128,7 @@ def _evaluated(posterior: xr.Dataset, quantity: Quantity, session: str) -> xr.Da
             )
         draws = posterior[quantity]
     else:
-        draws = quantity(posterior)
+        draws = quantity(xr.DataTree.from_dict({"posterior": posterior}))
     if not isinstance(draws, xr.DataArray) or not set(_SAMPLES) <= set(draws.dims) or draws.ndim > 3:
         got = draws.dims if isinstance(draws, xr.DataArray) else type(draws).__name__
         raise ValueError(f"The quantity must be a DataArray with dims (chain, draw) and at most one more; got {got}.")
@@ -153,7 +154,7 @@ def _summary(draws: xr.DataArray, result: xr.DataTree, quantity: Quantity, sessi
     distance = np.maximum(abs(below - ndtr(ordered)), abs(below - 1 / len(flat) - ndtr(ordered))).max(0)
     share = np.full(sd.shape, np.nan)
     if "prior" in result.children:
-        prior = _evaluated(result["prior"].to_dataset(), quantity, session).values.reshape(-1, *sd.shape)
+        prior = _evaluated(result["prior"], quantity, session).values.reshape(-1, *sd.shape)
         if len(prior) >= _LEAST_PRIOR_DRAWS:
             # Half the width of the middle two thirds: single draws far out must not pass for a wide prior.
             low, high = np.nanquantile(prior, [0.1587, 0.8413], axis=0)

@@ -47,9 +47,9 @@ def test_what_few_animals_cannot_tell_is_said(pooled):
 
 
 def test_a_vector_is_pooled_entry_by_entry(results):
-    def both(posterior):
+    def both(tree):
         entries = xr.DataArray(["one", "ten"], dims="entry")
-        return posterior["gain"] * xr.DataArray([1.0, 10.0], {"entry": entries}, ("entry",))
+        return tree["posterior/gain"] * xr.DataArray([1.0, 10.0], {"entry": entries}, ("entry",))
 
     one_by_one = pool(results, "gain")["posterior"].to_dataset()
     posterior = pool(results, both)["posterior"].to_dataset()
@@ -67,7 +67,7 @@ def test_a_vector_is_pooled_entry_by_entry(results):
 def test_skewed_posteriors_and_narrow_priors_are_warned_of():
     skewed = {name: session(0.0, 1.0) for name in "ab"}
     with pytest.warns(UserWarning, match=r"far from normal .* normal_distance \{'a': 0.2\d?, 'b': 0.2\d?\}"):
-        pool(skewed, lambda posterior: np.exp(posterior["gain"]))
+        pool(skewed, lambda tree: np.exp(tree["posterior/gain"]))
     narrow = {name: session(0.0, 1.0, prior_sd=2.0) for name in "ab"}
     with pytest.warns(UserWarning, match=r"prior_share \{'a': 0.25, 'b': 0.25\}"):
         pool(narrow, "gain")
@@ -85,9 +85,13 @@ def test_the_same_seed_gives_the_same_draws(results, pooled):
     ("options", "message"),
     [
         pytest.param({"quantity": "loss"}, "has no 'loss'; it has gain", id="unknown"),
-        pytest.param({"quantity": lambda p: p["gain"].mean("draw")}, "dims .chain, draw.", id="no draws"),
-        pytest.param({"quantity": lambda p: 0 * p["gain"]}, "finite and vary", id="constant"),
-        pytest.param({"quantity": lambda p: p["gain"].expand_dims(latent_dim=2)}, "turn of latent", id="gauge"),
+        pytest.param(
+            {"quantity": lambda tree: tree["posterior/gain"].mean("draw")}, "dims .chain, draw.", id="no draws"
+        ),
+        pytest.param({"quantity": lambda tree: 0 * tree["posterior/gain"]}, "finite and vary", id="constant"),
+        pytest.param(
+            {"quantity": lambda tree: tree["posterior/gain"].expand_dims(latent_dim=2)}, "turn of latent", id="gauge"
+        ),
         pytest.param({"groups": {"m1": "m"}}, "missing: .'m2'", id="animal missing"),
         pytest.param({"groups": dict.fromkeys(SESSIONS, "m")}, "6 sessions of 1 animal", id="one animal"),
         pytest.param({"groups": {name: name for name in SESSIONS}}, "6 sessions of 6 animal", id="one session each"),
@@ -104,9 +108,9 @@ def test_a_single_session_is_refused(results):
 
 
 def test_sessions_with_other_entries_are_refused(results):
-    def own(posterior):
-        unit = [round(float(posterior["gain"].mean()), 1)]
-        return posterior["gain"].expand_dims(unit=unit)
+    def own(tree):
+        gain = tree["posterior/gain"]
+        return gain.expand_dims(unit=[round(float(gain.mean()), 1)])
 
     with pytest.raises(
         ValueError, match=r"entries \{'unit': .1.1.. in session .m2., and .* in the first; they must mean"
