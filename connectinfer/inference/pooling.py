@@ -108,7 +108,7 @@ def _measurements(results: Mapping[str, xr.DataTree], quantity: Quantity) -> xr.
     """Mean and sd of the quantity, session by session, and how well these stand for its posterior."""
     found: list[xr.Dataset] = []
     for name, result in results.items():
-        draws = _evaluated(result["posterior"], quantity, name)
+        draws = _evaluated(result["posterior"].to_dataset(), quantity, name)
         entries = {dim: draws[dim].values.tolist() for dim in draws.dims[2:]}
         if found and entries != (first := {dim: found[0][dim].values.tolist() for dim in found[0]["value"].dims}):
             raise ValueError(
@@ -119,8 +119,7 @@ def _measurements(results: Mapping[str, xr.DataTree], quantity: Quantity) -> xr.
     return xr.concat(found, xr.DataArray(list(results), dims="session", name="session"), join="override")
 
 
-def _evaluated(group: xr.DataTree, quantity: Quantity, session: str) -> xr.DataArray:
-    posterior = group.to_dataset()
+def _evaluated(posterior: xr.Dataset, quantity: Quantity, session: str) -> xr.DataArray:
     if isinstance(quantity, str):
         if quantity not in posterior:
             raise ValueError(
@@ -154,7 +153,7 @@ def _summary(draws: xr.DataArray, result: xr.DataTree, quantity: Quantity, sessi
     distance = np.maximum(abs(below - ndtr(ordered)), abs(below - 1 / len(flat) - ndtr(ordered))).max(0)
     share = np.full(sd.shape, np.nan)
     if "prior" in result.children:
-        prior = _evaluated(result["prior"], quantity, session).values.reshape(-1, *sd.shape)
+        prior = _evaluated(result["prior"].to_dataset(), quantity, session).values.reshape(-1, *sd.shape)
         if len(prior) >= _LEAST_PRIOR_DRAWS:
             # Half the width of the middle two thirds: single draws far out must not pass for a wide prior.
             low, high = np.nanquantile(prior, [0.1587, 0.8413], axis=0)

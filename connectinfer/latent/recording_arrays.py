@@ -96,8 +96,8 @@ def _warn_of_free_blocks(data: xr.Dataset, aligned: AlignedComponents, rank: int
         f"Units of {len(aligned.blocks)} blocks of trials are never seen together, and mean paths over time and inputs "
         f"that the blocks share do not tell how all {rank} latent dimensions of one lie to those of "
         f"{_name_of(data, reference)}. Dimensions that they fix: {fixed}. The others start where paths go on in time "
-        "most alike and are left to the dynamics, which may have several answers: compare fits of several seeds, or "
-        "give more trials, inputs that all sessions share, or a lower rank.",
+        "most alike, the same in every chain, and only the dynamics hold them there: do not compare latent coordinates "
+        "of these blocks. More trials, inputs that all sessions share, or a lower rank would tell.",
         stacklevel=4,
     )
 

@@ -70,7 +70,7 @@ class _Members(NamedTuple):
 
 
 def _cells(ends: np.ndarray, number: int) -> np.ndarray:
-    edges = np.linspace(*ends, number + 1)
+    edges = np.linspace(ends[0], ends[1], number + 1)
     return (edges[1:] + edges[:-1]) / 2
 
 

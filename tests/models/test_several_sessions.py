@@ -1,5 +1,6 @@
 """Recovery of one planted network from sessions that saw different units of it, never together."""
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import jax
@@ -77,19 +78,24 @@ def test_sessions_that_share_nothing_are_warned_of_by_name():
 
 
 @pytest.mark.slow
-def test_a_joint_fit_recovers_the_drift_and_one_frame_of_all_sessions():
-    planted = plant(pulses=True)
-    result = fit("low_rank_rnn_gaussian", planted.data, rank=2, tau=TAU, draws=100, show_progress=False)
+@pytest.mark.parametrize("pulses", [True, False])
+def test_a_joint_fit_recovers_the_drift_and_with_shared_inputs_one_frame_of_all_sessions(pulses):
+    planted = plant(pulses)
+    # Without inputs a change of all signs leaves the dynamics alone: the frames of sessions are not known, nor claimed.
+    with nullcontext() if pulses else pytest.warns(UserWarning, match="do not compare latent coordinates"):
+        result = fit("low_rank_rnn_gaussian", planted.data, rank=2, tau=TAU, draws=100, show_progress=False)
     path = result["posterior"]["latent"].mean(("chain", "draw")).values
     group = result["drift"].to_dataset()
-    # One affine map for all sessions: each has its own part of the frame only if they are not in one.
-    matrix, offset = affine_alignment(path, planted.latent)
+    matrix, offset = affine_alignment(path[:N_TRIALS], planted.latent[:N_TRIALS])
     there = group["latent"].values @ matrix.T + offset
-    true = np.asarray(recurrent_drift(planted.network, jnp.asarray(there), jnp.asarray(group["input"].values)))
+    inputs = [jnp.asarray(group["input"].values)] if pulses else []
+    network = planted.network if pulses else LowRankRNN(planted.network.m, planted.network.n, tau=TAU)
+    true = np.asarray(recurrent_drift(network, jnp.asarray(there), *inputs))
     weight = group["occupancy"].values[:, None]
     centred = true - (weight * true).sum(0) / weight.sum()
     for chain in range(result["posterior"].sizes["chain"]):
         own = result["posterior"]["latent"][chain].mean("draw").values
         found = group["recurrent_drift"][chain].mean("draw").values @ matrix.T + offset
-        assert latent_r2(own, planted.latent) >= 0.98
+        assert min(of_each_session(own, planted.latent)) >= 0.98
+        assert latent_r2(own, planted.latent) >= 0.98 or not pulses
         assert 1 - (weight * (found - true) ** 2).sum() / (weight * centred**2).sum() >= 0.97
