@@ -62,14 +62,11 @@ def recording_arrays(
             "No trial is observed beyond its first bin, so there are no dynamics to infer; use finer bins."
         )
     alpha = bin_width / tau
-    in_trials = trial_arrays(data, alpha)
-    aligned = components_of(
-        activity, mask, np.asarray(in_trials["filtered"], float), rank, alpha, counts=kind == "counts"
-    )
+    in_trials, counts = trial_arrays(data, alpha), kind == "counts"
+    aligned = components_of(activity, mask, np.asarray(in_trials["filtered"]), rank, alpha, counts=counts)
     _warn_of_free_blocks(data, aligned, rank)
-    components = aligned.components
-    basis, _ = np.linalg.qr(components.loadings, mode="complete")
-    path, loadings, _ = read_out_of(components, activity, mask, kind == "counts")
+    basis, _ = np.linalg.qr(aligned.components.loadings, mode="complete")
+    path, loadings, _ = read_out_of(aligned.components, activity, mask, counts)
     seen = (path @ loadings.T @ basis[:, :rank] / n_units**0.5)[mask.any(-1)]
     states = seen[np.linspace(0, len(seen) - 1, _STATES).astype(int)]
     arrays = in_trials | {
