@@ -80,9 +80,11 @@ def model(activity, mask, rank, **arrays):
 CONDITIONALS = network_conditionals(CALCIUM)
 
 
-def initial(activity, mask, basis, states, polynomials, rank, alpha, tau, nonlinearity, **_):
+def initial(activity, mask, basis, states, polynomials, filtered, rank, alpha, tau, nonlinearity, **_):
     """Start values of the sites from principal components, which calcium follows."""
-    start = initial_network(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, counts=False)
+    start = initial_network(
+        activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, counts=False
+    )
     decay = math.exp(CALCIUM_DECAY[0])
     both = pairs_behind(jnp.asarray(start.pop("latent"), float), kept_share(jnp.asarray(decay), alpha * tau))
     return start | {"latent_and_calcium": both, "calcium_decay": decay}

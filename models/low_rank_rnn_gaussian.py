@@ -73,9 +73,11 @@ def model(activity, mask, **arrays):
 CONDITIONALS = network_conditionals(GAUSSIAN)
 
 
-def initial(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, **_):
+def initial(activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, **_):
     """Start values of the sites from principal components."""
-    return initial_network(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, counts=False)
+    return initial_network(
+        activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, counts=False
+    )
 
 
 def example(key: jax.Array) -> xr.Dataset:

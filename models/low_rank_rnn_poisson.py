@@ -69,9 +69,9 @@ def model(activity, mask, **arrays):
 CONDITIONALS = network_conditionals(POISSON)
 
 
-def initial(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, **_):
+def initial(activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, **_):
     """Start values of the sites from principal components."""
-    return initial_network(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, counts=True)
+    return initial_network(activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, counts=True)
 
 
 def example(key: jax.Array) -> xr.Dataset:

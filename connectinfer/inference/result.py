@@ -139,7 +139,7 @@ def build_result(
     if (drift := drift_group(posterior, inputs, flat, bound, arrays)) is not None:
         groups["drift"] = drift
     tree = xr.DataTree.from_dict(groups)
-    tree.attrs = _provenance(labels.model) | dict(attrs)
+    tree.attrs = provenance(labels.model) | dict(attrs)
     return tree
 
 
@@ -264,7 +264,8 @@ def _constant_data(inputs: Mapping[str, Any], coords: Mapping[str, Any]) -> xr.D
     return _dataset(known, dims, coords, ()).assign_attrs(numbers)
 
 
-def _provenance(model: str) -> dict[str, Any]:
+def provenance(model: str) -> dict[str, Any]:
+    """Attributes of every result: what made it, and where."""
     packages = ("connectinfer", "jax", "numpyro", "diffrax", "flowjax", "arviz", "xarray", "numpy")
     return {
         "model": model,

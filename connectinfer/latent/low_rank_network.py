@@ -299,6 +299,7 @@ def initial_network(
     basis: Float[Array, "unit unit"],
     states: Float[Array, "state rank"],
     polynomials: Float[Array, "state coefficient"],
+    filtered: Float[Array, "trial time input"],
     rank: int,
     alpha: float,
     nonlinearity: str,
@@ -311,7 +312,7 @@ def initial_network(
     `basis`; n is the ridge regression of its increments on the units' rates. Includes `latent`, `intercept` and
     `process_noise`.
     """
-    start = principal_network(activity, mask, rank, alpha, nonlinearity, counts=counts)
+    start = principal_network(activity, mask, filtered, rank, alpha, nonlinearity, counts=counts)
     turn = np.asarray(reference_rotation(basis, jnp.asarray(start.m, float)))
     path, m, linear, residual = start.path @ turn, start.m @ turn, turn.T @ start.linear @ turn, start.residual @ turn
     alignment, sites = aligned_loadings(basis, jnp.asarray(m, float), least=_LEAST_ALIGNMENT)

@@ -57,7 +57,7 @@ class NetworkParameters(NamedTuple):
 
 def begin_network(prior: ObservationPrior, arrays: Arrays) -> tuple[NetworkParameters, Paths]:
     """Parameters and paths from principal components of the smoothed recording."""
-    names = ("activity", "mask", "rank", "alpha", "nonlinearity")
+    names = ("activity", "mask", "filtered", "rank", "alpha", "nonlinearity")
     start = principal_network(*(arrays[name] for name in names), counts=prior.counts)
     m, n_units = jnp.asarray(start.m, float), len(start.m)
     path, bias = jnp.asarray(start.path, float), jnp.asarray(start.bias, float)

@@ -41,7 +41,7 @@ _FRAME_MOVES = 3
 
 
 def _begin(arrays: Arrays) -> tuple[FeatureParameters, Paths]:
-    names = ("activity", "mask", "rank", "alpha", "nonlinearity")
+    names = ("activity", "mask", "filtered", "rank", "alpha", "nonlinearity")
     start = principal_network(*(arrays[name] for name in names), counts=True)
     spread = jnp.maximum(jnp.asarray(start.path.std((0, 1)), float), 1e-3)
     paths, loading = jnp.asarray(start.path, float) / spread, jnp.asarray(start.m, float) * spread

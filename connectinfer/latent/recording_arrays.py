@@ -4,6 +4,7 @@
 # pyright: reportArgumentType=false
 
 import itertools
+import warnings
 from collections.abc import Callable
 from math import comb
 from typing import Any
@@ -18,7 +19,8 @@ from numpyro import handlers
 from connectinfer.data.recording import check_recording, observed_kind, recording
 from connectinfer.dynamics.low_rank import filter_inputs
 from connectinfer.dynamics.nonlinearity import nonlinearity as named_nonlinearity
-from connectinfer.latent.principal_path import components_of, read_out_of
+from connectinfer.latent.principal_path import AlignedComponents, components_of, read_out_of
+from connectinfer.statistics.recording_blocks import Block
 
 _STATES = 64
 
@@ -60,12 +62,14 @@ def recording_arrays(
             "No trial is observed beyond its first bin, so there are no dynamics to infer; use finer bins."
         )
     alpha = bin_width / tau
-    components = components_of(activity, mask, rank, alpha, kind == "counts")
-    basis, _ = np.linalg.qr(components.loadings, mode="complete")
-    path, loadings, _ = read_out_of(components, activity, mask, kind == "counts")
+    in_trials, counts = trial_arrays(data, alpha), kind == "counts"
+    aligned = components_of(activity, mask, np.asarray(in_trials["filtered"]), rank, alpha, counts=counts)
+    _warn_of_free_blocks(data, aligned, rank)
+    basis, _ = np.linalg.qr(aligned.components.loadings, mode="complete")
+    path, loadings, _ = read_out_of(aligned.components, activity, mask, counts)
     seen = (path @ loadings.T @ basis[:, :rank] / n_units**0.5)[mask.any(-1)]
     states = seen[np.linspace(0, len(seen) - 1, _STATES).astype(int)]
-    arrays = trial_arrays(data, alpha) | {
+    arrays = in_trials | {
         "basis": jnp.asarray(basis, float),
         "states": jnp.asarray(states, float),
         "polynomials": jnp.asarray(drift_polynomials(states, n_units), float),
@@ -77,6 +81,28 @@ def recording_arrays(
     names = data["input"].values if "inputs" in data else np.array([], str)
     coords = {"trial": data["trial"].values, "time": data["time"].values, "unit": data["unit"].values, "input": names}
     return arrays, coords
+
+
+def _warn_of_free_blocks(data: xr.Dataset, aligned: AlignedComponents, rank: int) -> None:
+    reference, *others = aligned.blocks
+    free = [block for block, fixed in zip(others, aligned.determined, strict=True) if fixed < rank]
+    if not free:
+        return
+    fixed = dict(zip((_name_of(data, block) for block in others), aligned.determined, strict=True))
+    warnings.warn(
+        f"Units of {len(aligned.blocks)} blocks of trials are never seen together, and mean paths over time and inputs "
+        f"that the blocks share do not tell how all {rank} latent dimensions of one lie to those of "
+        f"{_name_of(data, reference)}. Dimensions that they fix: {fixed}. The others start where paths go on in time "
+        "most alike, the same in every chain, and only the dynamics hold them there: do not compare latent coordinates "
+        "of these blocks. More trials, inputs that all sessions share, or a lower rank would tell.",
+        stacklevel=4,
+    )
+
+
+def _name_of(data: xr.Dataset, block: Block) -> str:
+    """The session of a block, or its first trial."""
+    name = "session" if "session" in data.coords else "trial"
+    return f"{name} {data[name].values[block.trials[0]]!s}"
 
 
 def trial_arrays(data: xr.Dataset, alpha: float) -> dict[str, Array]:
