@@ -121,8 +121,7 @@ def update_units(
             units = jax.tree.map(lambda x, part: _put(x, part, group + local), now.units, new)
             reached = regression.log_evidence(WeightPrior.of(units.m, n, group, size))
             other = _Standing(units, left, regression, reached)
-            read = read._replace(gain=old.gain, d=old.d)
-            gained = (read_ratio + new.log_prior(bias) - read.log_prior(bias))[0]
+            gained = (read_ratio + _left_by_proposals(new, bias) - _left_by_proposals(old, bias))[0]
             accepted = jnp.log(jax.random.uniform(key_accept)) < gained + reached - now.log_evidence
             now = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), other, now)
             kept = jnp.where(accepted, new_rates, _part(local, 1)(rates))
@@ -164,6 +163,12 @@ def _exchanged(
     return left, _Regression(_put(_put(before.gram, gained.T, place), gained, place, 1), cross, square)
 
 
+def _left_by_proposals(units: _Units, bias: tuple[float | Array, float]) -> Float[Array, " unit"]:
+    """What the log prior of read-outs is beyond that which proposals take it for."""
+    plain = units._replace(gain=jnp.ones_like(units.gain), d=jnp.zeros_like(units.d))
+    return units.log_prior(bias) - plain.log_prior(bias)
+
+
 def _propose_read_outs(
     key: Key[Array, ""],
     p: NetworkParameters,
@@ -172,15 +177,18 @@ def _propose_read_outs(
     seen: Seen,
     arrays: Arrays,
 ) -> tuple[_Units, Float[Array, " unit"]]:
-    """All units with other read-outs, and log ratios of what these make of the activity."""
+    """All units with other read-outs, and log ratios of what these make of the activity, and of their prior at a gain
+    of 1 and a d of 0: proposals that knew the present ones would not be those of the way back.
+    """
     rank, ones, inputs = p.n.shape[1], jnp.ones((*paths.shape[:2], 1)), arrays["filtered"]
     if (kept := p.kept(arrays)) is not None:
         inputs = filtered_by_calcium(inputs, kept)
     # Of pairs (z, x), the read-out sees the second.
     design = jnp.concatenate([paths[..., -rank:], ones, inputs], -1)
     coefficients = jnp.concatenate([p.loading, p.intercept[:, None], p.input_loading], 1)
-    mean = jnp.zeros_like(coefficients).at[:, rank].set(bias[0] + p.gain * p.d)
-    sd = jnp.ones_like(coefficients).at[:, rank].set(bias[1]).at[:, rank + 1 :].set(p.gain[:, None])
+    mean = jnp.zeros_like(coefficients).at[:, rank].set(bias[0])
+    sd = jnp.ones_like(coefficients).at[:, rank].set(bias[1])
     prior = CoefficientPrior(mean, sd)
-    found, log_ratio = propose_coefficients(key, coefficients, design, seen, p.observation, prior)
+    offset = jnp.zeros(()) if p.baseline is None else p.baseline.deviation[:, None]
+    found, log_ratio = propose_coefficients(key, coefficients, design, offset, seen, p.observation, prior)
     return _Units(found[:, :rank], found[:, rank + 1 :], found[:, rank], p.gain, p.d), log_ratio

@@ -245,7 +245,7 @@ def _draw_read_out(
     centre = jnp.zeros_like(now).at[:, dim].set(loc)
     spread = jnp.full_like(now, INPUT_LOADING_SD).at[:, :dim].set(p.loading_scale).at[:, dim].set(scale)
     prior = CoefficientPrior(centre, spread)
-    proposed, log_ratio = propose_coefficients(key_propose, now, design, seen, Poisson(), prior)
+    proposed, log_ratio = propose_coefficients(key_propose, now, design, jnp.zeros(()), seen, Poisson(), prior)
     accepted = jnp.log(jax.random.uniform(key_accept, log_ratio.shape)) < log_ratio
     now = jnp.where(accepted[:, None], proposed, now)
     return p._replace(loading=now[:, :dim], bias=now[:, dim], input_loading=now[:, dim + 1 :]), accepted.mean()

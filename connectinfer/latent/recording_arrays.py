@@ -23,10 +23,11 @@ from connectinfer.latent.principal_path import AlignedComponents, components_of,
 from connectinfer.statistics.recording_blocks import Block
 
 _STATES = 64
+_BASELINES = ("constant", "slow")
 
 
 def recording_arrays(
-    data: xr.Dataset, kind: str, *, rank: int, tau: float, nonlinearity: str
+    data: xr.Dataset, kind: str, *, rank: int, tau: float, nonlinearity: str, baseline: str = "constant"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arrays that the low-rank models take, and the coordinates of their dimensions.
 
@@ -35,11 +36,13 @@ def recording_arrays(
     `filtered` (the same after `tau dv/dt = -v + u`), `basis (unit, unit)` (orthogonal; its first `rank` columns span
     the leading principal components of the activity and are the reference of the gauge), `states (state, rank)` (64
     that these components visit, in the coordinates of the reference) with `polynomials (state, coefficient)`, by which
-    the drift is described (see `drift_polynomials`), and `rank`, `alpha` (bin width / tau), `tau`, `nonlinearity`.
+    the drift is described (see `drift_polynomials`), and `rank`, `alpha` (bin width / tau), `tau`, `nonlinearity`, and
+    `baseline`: `"slow"` if those of units wander from trial to trial.
 
     Raises:
         ValueError: another kind of recording, trials of a single bin, a rank below 1 or larger than the number of
-            units or observed bins, a bin that is not shorter than `tau`, or an unknown nonlinearity.
+            units or observed bins, a bin that is not shorter than `tau`, or an unknown nonlinearity or
+            baseline.
     """
     check_recording(data)
     if observed_kind(data) != kind:
@@ -56,6 +59,10 @@ def recording_arrays(
             "Bin the recording more finely, or give a longer `tau`."
         )
     named_nonlinearity(nonlinearity)
+    if baseline not in _BASELINES:
+        raise ValueError(f"`baseline` must be one of {list(_BASELINES)}; got {baseline!r}.")
+    if baseline == "slow" and data.sizes["trial"] < 2:
+        raise ValueError("A slow baseline wanders from trial to trial, and the recording has one trial.")
     activity, mask = np.asarray(data[kind], float), np.asarray(data["mask"], bool)
     if not mask[:, 1:].any():
         raise ValueError(
@@ -77,6 +84,7 @@ def recording_arrays(
         "alpha": alpha,
         "tau": tau,
         "nonlinearity": nonlinearity,
+        "baseline": baseline,
     }
     names = data["input"].values if "inputs" in data else np.array([], str)
     coords = {"trial": data["trial"].values, "time": data["time"].values, "unit": data["unit"].values, "input": names}

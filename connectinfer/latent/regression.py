@@ -57,12 +57,14 @@ def propose_coefficients(
     key: Key[Array, ""],
     coefficients: Float[Array, "unit regressor"],
     design: Float[Array, "trial time regressor"],
+    offset: Float[Array, "..."],
     seen: Seen,
     observation: Observation,
     prior: CoefficientPrior,
 ) -> tuple[Float[Array, "unit regressor"], Float[Array, " unit"]]:
     """Every unit's read-out coefficients drawn from about the Laplace approximation of their posterior given the paths,
-    and the log ratio by which a Metropolis step has to accept them.
+    and the log ratio by which a Metropolis step has to accept them. `offset`, which broadcasts against `(trial, time,
+    unit)`, adds to the predictor.
 
     The proposal is Student's t around where Newton's method leads in one step from the present coefficients, the way
     back around where it leads from the proposed ones: exact also where it converges slowly.
@@ -70,11 +72,12 @@ def propose_coefficients(
     x, size = design.reshape(-1, design.shape[-1]), design.shape[-1]
     y, mask = seen.activity.reshape(len(x), -1), seen.mask.reshape(len(x), -1)
     pairs = (x[:, :, None] * x[:, None]).reshape(len(x), -1)
+    constant = jnp.broadcast_to(offset, seen.activity.shape).reshape(y.shape) if offset.ndim else offset
     diagonal = prior.sd[:, :, None] ** -2 * jnp.eye(size)
 
     def approximation(b: Array) -> tuple[Array, Array, Array]:
         """Log posterior at `b`, centre of the proposal from there, and Cholesky factor of its precision."""
-        predictor = x @ b.T
+        predictor = x @ b.T + constant
         score, information = observation.score_and_information(y, predictor)
         slope = jnp.where(mask, score, 0.0).T @ x - (b - prior.mean) / prior.sd**2
         root = jnp.linalg.cholesky((jnp.where(mask, information, 0.0).T @ pairs).reshape(-1, size, size) + diagonal)

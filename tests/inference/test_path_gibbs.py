@@ -9,10 +9,9 @@ import xarray as xr
 
 from connectinfer.data.recording import recording
 from connectinfer.dynamics.low_rank import LowRankRNN
-from connectinfer.inference import path_gibbs
 from connectinfer.inference.path_gibbs import continued, first_link, sweep
 from connectinfer.inference.trace import bind, evaluate, map_draws
-from connectinfer.latent import network_dynamics
+from connectinfer.latent import network_dynamics, path_moves
 from connectinfer.latent.known_network import known_network
 from connectinfer.latent.path_model import observation_law
 from connectinfer.latent.state_space import Seen
@@ -27,8 +26,8 @@ class Joint:
     Both draw parameters, paths and observations from their joint law. Source: Geweke, JASA 99, 799 (2004).
     """
 
-    def __init__(self, name, rank):
-        options = {"features": 4} if "feature" in name else {}
+    def __init__(self, name, rank, **options):
+        options |= {"features": 4} if "feature" in name else {}
         generator = np.random.default_rng(0)
         counts = generator.poisson(3.0, (N_TRIALS, N_BINS, N_UNITS))
         values = {"fluorescence": counts / 3.0} if name.endswith(("gaussian", "calcium")) else {"counts": counts}
@@ -95,7 +94,15 @@ def network_summaries(sites):
         "last bin": jnp.log((z[0, -1] ** 2).sum()),
         "after the end": jnp.log((z[1, -1] ** 2).sum()),
     }
-    own = {"concentration", "noise", "calcium_decay"} & set(sites)
+    if "baseline" in sites:
+        offset = sites["baseline"]
+        found |= {
+            "baseline": offset.mean(),
+            "baseline spread": jnp.log((offset**2).mean()),
+            "baseline steps": jnp.log(((offset[1] - offset[0]) ** 2).mean()),
+            "baseline and bias": jnp.arctan((offset * sites["bias"]).mean()),
+        }
+    own = {"concentration", "noise", "calcium_decay", "baseline_scale", "baseline_timescale"} & set(sites)
     return found | {name: jnp.log(sites[name]).mean() for name in own}
 
 
@@ -137,7 +144,7 @@ def feature_summaries(sites):
     ],
 )
 def test_sweeps_and_new_observations_draw_from_the_prior(model, rank, sizes, monkeypatch):
-    monkeypatch.setattr(path_gibbs, "_LONGEST_PIECE", sizes[0])
+    monkeypatch.setattr(path_moves, "LONGEST_PIECE", sizes[0])
     monkeypatch.setattr(network_dynamics, "_UNITS_TOGETHER", sizes[1])
     joint = Joint(model, rank)
     prior = joint.prior(40_000)
@@ -197,7 +204,7 @@ def _kept(swept):
 
 @pytest.mark.parametrize("longest", [400, 2], ids=["whole", "in-pieces"])
 def test_paths_of_a_known_network_have_the_moments_of_their_exact_posterior(longest, monkeypatch):
-    monkeypatch.setattr(path_gibbs, "_LONGEST_PIECE", longest)
+    monkeypatch.setattr(path_moves, "LONGEST_PIECE", longest)
     drawn, mean, covariance = known()
     effective = [float(az.ess(xr.Dataset({"x": (("chain", "draw"), x[None])}))["x"]) for x in drawn.T]
     error = np.sqrt(np.diag(covariance) / effective)
