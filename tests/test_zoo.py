@@ -119,7 +119,7 @@ def test_start_values_are_finite_and_better_than_the_prior_median(zoo_case):
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(c.name, marks=pytest.mark.slow if c.engine == "nuts" else ()) for c in list_models()],
+    params=[pytest.param(name, marks=() if name == "low_rank_rnn_poisson" else pytest.mark.slow) for name in NAMES],
 )
 def tiny_fit(request):
     module, data, *_ = case_of(request.param)

@@ -18,6 +18,7 @@ from connectinfer.latent.state_space import Seen
 from connectinfer.zoo import load_model
 
 N_UNITS, N_TRIALS, N_BINS = 5, 2, 8
+_LEFT_OUT = 300
 
 
 class Joint:
@@ -26,7 +27,7 @@ class Joint:
     Both draw parameters, paths and observations from their joint law. Source: Geweke, JASA 99, 799 (2004).
     """
 
-    def __init__(self, name, rank, **options):
+    def __init__(self, name, **options):
         options |= {"features": 4} if "feature" in name else {}
         generator = np.random.default_rng(0)
         counts = generator.poisson(3.0, (N_TRIALS, N_BINS, N_UNITS))
@@ -38,7 +39,7 @@ class Joint:
         pulse[:, 2:5] = 1.0
         self.module = load_model(name)
         data = recording(time=0.01 * np.arange(N_BINS), inputs=pulse, mask=mask, **values)
-        self.inputs, _ = self.module.inputs(data, rank=rank, **options)
+        self.inputs, _ = self.module.inputs(data, **options)
         self.bound, self.arrays = bind(self.module.model, self.inputs)
 
     def prior(self, n_draws):
@@ -47,7 +48,8 @@ class Joint:
 
         return map_draws(draw, jax.random.split(jax.random.key(1), n_draws), {}, self.arrays)
 
-    def swept(self, n_sweeps):
+    def swept(self, n_chains, n_sweeps):
+        """Summaries `(chain, sweep)`."""
         conditionals = self.module.CONDITIONALS
 
         def step(chain, key):
@@ -65,8 +67,9 @@ class Joint:
             return chain, (summaries(values), stats)
 
         chain = first_link(jax.random.key(2), *conditionals.begin(self.inputs))._replace(noise_step=jnp.array(0.4))
-        run = jax.jit(lambda chain, keys: jax.lax.scan(step, chain, keys)[1])
-        return run(chain, jax.random.split(jax.random.key(3), n_sweeps + 500))
+        run = jax.jit(jax.vmap(lambda keys: jax.lax.scan(step, chain, keys)[1]))
+        found = run(jax.random.split(jax.random.key(3), (n_chains, n_sweeps + _LEFT_OUT)))
+        return jax.tree.map(lambda x: np.asarray(x)[:, _LEFT_OUT:], found)
 
 
 def summaries(sites):
@@ -133,31 +136,34 @@ def feature_summaries(sites):
 
 
 @pytest.mark.parametrize(
-    ("model", "rank", "sizes"),
+    ("model", "options", "sizes"),
     [
         # Pieces of trials, and groups that leave out a unit.
-        pytest.param("low_rank_rnn_gaussian", 2, (3, 3), id="gaussian-in-parts", marks=pytest.mark.slow),
-        pytest.param("low_rank_rnn_negative_binomial", 2, (400, 128), id="negative-binomial", marks=pytest.mark.slow),
-        pytest.param("low_rank_rnn_calcium", 2, (400, 128), id="calcium", marks=pytest.mark.slow),
-        pytest.param("random_feature_dynamics_poisson", 2, (400, 128), id="random-features", marks=pytest.mark.slow),
-        pytest.param("low_rank_rnn_poisson", 1, (400, 128), id="poisson"),
+        pytest.param("low_rank_rnn_gaussian", {}, (3, 3), id="gaussian-in-parts"),
+        pytest.param("low_rank_rnn_gaussian", {"baseline": "slow"}, (400, 128), id="gaussian-with-slow-baselines"),
+        pytest.param("low_rank_rnn_negative_binomial", {"baseline": "slow"}, (400, 128), id="negative-binomial"),
+        pytest.param("low_rank_rnn_calcium", {}, (400, 128), id="calcium"),
+        pytest.param("random_feature_dynamics_poisson", {}, (400, 128), id="random-features"),
+        pytest.param("low_rank_rnn_poisson", {"rank": 1, "baseline": "slow"}, (400, 128), id="poisson"),
     ],
 )
-def test_sweeps_and_new_observations_draw_from_the_prior(model, rank, sizes, monkeypatch):
+@pytest.mark.slow
+def test_sweeps_and_new_observations_draw_from_the_prior(model, options, sizes, monkeypatch):
     monkeypatch.setattr(path_moves, "LONGEST_PIECE", sizes[0])
     monkeypatch.setattr(network_dynamics, "_UNITS_TOGETHER", sizes[1])
-    joint = Joint(model, rank)
+    joint = Joint(model, **{"rank": 2, **options})
     prior = joint.prior(40_000)
-    swept, stats = jax.tree.map(lambda x: np.asarray(x)[500:], joint.swept(8000))
+    # Shorter runs did not see proposals that knew what they moved with: b was 4 % too small.
+    swept, stats = joint.swept(16, 1500)
     assert not stats["failed_updates"].any()
     scores = {}
     for name, expected in prior.items():
         expected, found = np.asarray(expected), swept[name]
-        effective = float(az.ess(xr.Dataset({"x": (("chain", "draw"), found[None])}))["x"])
+        effective = float(az.ess(xr.Dataset({"x": (("chain", "draw"), found)}))["x"])
         error = np.sqrt(expected.var() / len(expected) + found.var() / effective)
         scores[name] = float((found.mean() - expected.mean()) / error)
-    # At most 21 scores a case: one beyond 4.5 in 2e-4 of all runs.
-    assert max(map(abs, scores.values())) < 4.5, scores
+    # At most 24 scores a case: one beyond 4 in 1.5e-3 of all runs.
+    assert max(map(abs, scores.values())) < 4, scores
 
 
 def known():
