@@ -221,7 +221,7 @@ def test_paths_of_a_known_network_have_the_moments_of_their_exact_posterior(long
 
 
 def test_what_follows_the_end_of_a_trial_is_drawn_from_the_dynamics():
-    joint = Joint("low_rank_rnn_gaussian", 1)
+    joint = Joint("low_rank_rnn_gaussian", rank=1)
     conditionals = joint.module.CONDITIONALS
     parameters, paths = conditionals.begin(joint.inputs)
     space = conditionals.space(parameters._replace(process_noise=jnp.array(1e-6)), joint.inputs)
