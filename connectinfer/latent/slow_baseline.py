@@ -1,8 +1,5 @@
 """Baselines of units that wander from trial to trial: arousal, drift of the electrode, waning signals."""
 
-# NumPyro types sampled values as ArrayLike; they are arrays.
-# pyright: reportArgumentType=false, reportReturnType=false
-
 import math
 from typing import NamedTuple
 
@@ -43,10 +40,10 @@ def begin_slow_baseline(n_trials: int, n_units: int) -> SlowBaseline:
 def sample_slow_baseline(n_trials: int, n_units: int) -> SlowBaseline:
     """Sites `baseline_scale`, `baseline_timescale` (trials), both log-normal, and `baseline_innovation (trial, unit)`,
     standard normal; deterministic: `baseline`, the deviations."""
-    scale = numpyro.sample("baseline_scale", dist.LogNormal(*SCALE))
-    timescale = numpyro.sample("baseline_timescale", dist.LogNormal(*TIMESCALE))
+    scale = jnp.asarray(numpyro.sample("baseline_scale", dist.LogNormal(*SCALE)))
+    timescale = jnp.asarray(numpyro.sample("baseline_timescale", dist.LogNormal(*TIMESCALE)))
     law = dist.Normal(jnp.zeros((n_trials, n_units)), 1.0).to_event(2)
-    innovation = numpyro.sample("baseline_innovation", law)
+    innovation = jnp.asarray(numpyro.sample("baseline_innovation", law))
     memory, fresh = _memory(timescale)
 
     def follow(before: Array, innovation: Array) -> tuple[Array, Array]:
@@ -54,7 +51,8 @@ def sample_slow_baseline(n_trials: int, n_units: int) -> SlowBaseline:
         return now, now
 
     _, later = jax.lax.scan(follow, innovation[0], innovation[1:])
-    deviation = numpyro.deterministic("baseline", scale * jnp.concatenate([innovation[:1], later]))
+    deviation = scale * jnp.concatenate([innovation[:1], later])
+    numpyro.deterministic("baseline", deviation)
     return SlowBaseline(deviation, scale, timescale)
 
 
