@@ -53,7 +53,7 @@ def test_its_slope_in_the_log_rate_is_count_minus_rate():
     np.testing.assert_allclose(curvature, -jnp.exp(log_rate), rtol=1e-5)
 
 
-@pytest.mark.parametrize("rates", [(0.01, 0.5, 55.0), (0.5, 3.0, 90.0)], ids=["low", "low-and-high"])
+@pytest.mark.parametrize("rates", [(0.01, 0.5, 55.0), (60.0, 90.0, 3000.0)], ids=["low", "high"])
 def test_samples_follow_the_probabilities(rates):
     n = 20_000
     draws = np.asarray(PoissonLogRate(jnp.log(jnp.asarray(rates))).sample(jax.random.key(0), (n,)))
@@ -65,6 +65,12 @@ def test_samples_follow_the_probabilities(rates):
         # Three tests at 1e-6 each.
         assert chisquare(seen, expected).pvalue > 1e-6
     np.testing.assert_allclose(PoissonLogRate(jnp.log(jnp.asarray(rates))).mean, rates, rtol=1e-6)
+
+
+def test_counts_of_undefined_rates_are_marked():
+    draws = PoissonLogRate(jnp.array([jnp.nan, jnp.inf, 0.0]), validate_args=False).sample(jax.random.key(0))
+    assert draws[:2].tolist() == [-1, -1]
+    assert draws[2] >= 0
 
 
 def test_silent_units_stay_silent_and_rare_spikes_are_as_rare_as_they_should_be():

@@ -91,8 +91,7 @@ def test_moves_given_gaussian_signals_have_the_moments_of_the_exact_posterior():
     assert np.abs(scores).max() < 5, scores
 
 
-@pytest.fixture(scope="module")
-def planted():
+def wandering():
     """Counts of units that a path drives, with log rates that wander from trial to trial, and these deviations."""
     rng = np.random.default_rng(0)
     n_trials, n_bins, n_units = 40, 20, 8
@@ -100,11 +99,18 @@ def planted():
     deviation = root @ rng.normal(size=(n_trials, n_units))
     path = 0.5 * rng.normal(size=(n_trials, 1)) + 0.3 * np.cumsum(rng.normal(size=(n_trials, n_bins)), 1) / n_bins**0.5
     log_rate = np.log(0.5) + deviation[:, None] + path[..., None] * rng.normal(size=n_units)
-    data = recording(time=0.01 * np.arange(n_bins), counts=rng.poisson(np.exp(log_rate)))
+    return deviation, recording(time=0.01 * np.arange(n_bins), counts=rng.poisson(np.exp(log_rate)))
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Wandering counts, their deviations, and a fit."""
+    deviation, data = wandering()
     options = {"rank": 1, "baseline": "slow", "warmup": 100, "draws": 100, "chains": 2}
     return deviation, data, fit("low_rank_rnn_poisson", data, **options, show_progress=False)
 
 
+@pytest.mark.slow
 def test_planted_baselines_are_recovered_with_honest_bands(planted):
     deviation, _, result = planted
     posterior = result["posterior"].to_dataset().stack(sample=("chain", "draw"))
@@ -119,6 +125,7 @@ def test_planted_baselines_are_recovered_with_honest_bands(planted):
     assert np.quantile(posterior["baseline_scale"], 0.005) < 0.5 < np.quantile(posterior["baseline_scale"], 0.995)
 
 
+@pytest.mark.slow
 def test_paths_of_other_trials_cannot_be_inferred_without_their_baselines(planted):
     _, data, result = planted
     with pytest.raises(ValueError, match=r"known of its own trials alone\. To predict other trials, fit them with"):
@@ -132,6 +139,6 @@ def test_paths_of_other_trials_cannot_be_inferred_without_their_baselines(plante
         ("slow", 1, "wanders from trial to trial, and the recording has one trial"),
     ],
 )
-def test_a_baseline_that_cannot_be_is_refused(planted, option, trials, said):
+def test_a_baseline_that_cannot_be_is_refused(option, trials, said):
     with pytest.raises(ValueError, match=said):
-        fit("low_rank_rnn_poisson", planted[1].isel(trial=slice(trials)), rank=1, baseline=option)
+        fit("low_rank_rnn_poisson", wandering()[1].isel(trial=slice(trials)), rank=1, baseline=option)
