@@ -1,7 +1,7 @@
 """Runs that are stopped, killed and gone on with."""
 
-import shutil
 import os
+import shutil
 import signal
 import subprocess
 import sys
