@@ -17,6 +17,7 @@ TARGET = (
 )
 _SEEDS, _MISSING = 5, 0.2
 _MODEL, _N_TRAINING = "low_rank_rnn_poisson", 60
+_LENGTH = {"warmup": 100, "draws": 200, "chains": 2}
 
 
 def run(quick: bool) -> dict:
@@ -69,11 +70,11 @@ def _fitted(teacher: str, seed: int, quick: bool) -> dict[str, float]:
     """Scores of one data set, of seed 0 also with bins missing."""
     recipe = simulate_recipe(teacher, seed, **_size(quick))
     n_training = _size(quick).get("n_training", _N_TRAINING)
-    own = measure(recipe, _MODEL, n_training)
+    own = measure(recipe, _MODEL, n_training, **_LENGTH)
     ideal = score(recipe, ideal_observer(recipe)["expected"]["counts"].values)
     row = own | {"of_ideal": own["bits"] / ideal, "ratio": own["error"] / regression_error(recipe, n_training)}
     if seed == 0:
-        missing = measure(recipe, _MODEL, n_training, _with_bins_missing(recipe))
+        missing = measure(recipe, _MODEL, n_training, _with_bins_missing(recipe), **_LENGTH)
         row |= {"missing_bits": missing["bits"] / own["bits"], "missing_drift": missing["error"] / own["error"]}
     return row
 
