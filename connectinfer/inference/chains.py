@@ -97,6 +97,16 @@ class Chains(NamedTuple):
     status: str
     went_on_after: int
 
+    def group(self, name: str) -> dict[str, np.ndarray]:
+        """The draws of one group of a result, as those of `posterior/overlap`, by what follows its name."""
+        prefix = f"{name}/"
+        return {key.removeprefix(prefix): x for key, x in self.draws.items() if key.startswith(prefix)}
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What a result says of the run."""
+        return {"status": self.status} | ({"went_on_after": self.went_on_after} if self.went_on_after else {})
+
 
 class _Run(NamedTuple):
     """Where a run stands: with the stored draws, all that it needs to go on.

@@ -127,10 +127,7 @@ def sample_nuts(
     keeping = Keeping(None if checkpoint is None else Path(checkpoint), store_dims(sites, labels), work)
     schedule = Schedule.of(warmup, draws, coordinates)
     run = run_chains(key_kernel, sampler, coordinates, arrays, schedule, keeping, show_progress)
-    samples, stats = (
-        {name.removeprefix(f"{group}/"): x for name, x in run.draws.items() if name.startswith(f"{group}/")}
-        for group in ("posterior", "sample_stats")
-    )
+    samples, stats = run.group("posterior"), run.group("sample_stats")
     stats["tree_depth"] = np.floor(np.log2(stats["n_steps"])).astype(int) + 1
     # Only a tree of full size was cut: a smaller one ended by a U-turn in its last doubling.
     stats["reached_max_tree_depth"] = stats["n_steps"] >= 2**max_tree_depth - 1
@@ -139,13 +136,13 @@ def sample_nuts(
             samples, more = add_paths_to_all(key_paths, bound, arrays, samples)
         stats |= more
     attrs = {
+        **run.attrs,
         "engine": "nuts",
-        "status": run.status,
         "chain_method": chain_method,
         "warmup": warmup,
         "max_tree_depth": max_tree_depth,
         "wall_time": time.time() - started,
-    } | ({"went_on_after": run.went_on_after} if run.went_on_after else {})
+    }
     with timed("evaluating the draws and predicting", show_progress):
         return build_result(key_result, bound, arrays, inputs, samples, preflight.prior, stats, labels, attrs)
 

@@ -86,16 +86,15 @@ def fit_state_space(
     schedule = Schedule(warmup, draws, 0, 0)
     run = run_chains(key_chains, sampler, start, (arrays, seen), schedule, keeping, show_progress)
     samples, stats = (
-        {n.removeprefix(f"{group}/"): _thinned(x, thinning) for n, x in run.draws.items() if n.startswith(f"{group}/")}
-        for group in ("posterior", "sample_stats")
+        {name: _thinned(x, thinning) for name, x in run.group(group).items()} for group in ("posterior", "sample_stats")
     )
     attrs = {
+        **run.attrs,
         "engine": "state_space",
-        "status": run.status,
         "warmup": warmup,
         "thinning": thinning,
         "wall_time": time.time() - started,
-    } | ({"went_on_after": run.went_on_after} if run.went_on_after else {})
+    }
     with timed("evaluating the draws and predicting", show_progress):
         return build_result(key_result, bound, arrays, inputs, samples, preflight.prior, stats, labels, attrs)
 
