@@ -1,5 +1,7 @@
 """Known networks of four kinds, fitted: against the ideal observer, and against the regression on the true latents."""
 
+from functools import partial
+
 import numpy as np
 import xarray as xr
 from cases import measured
@@ -22,12 +24,7 @@ _LENGTH = {"warmup": 100, "draws": 200, "chains": 2}
 
 def run(quick: bool) -> dict:
     """All teachers and seeds; `quick` one seed of one teacher with a third of the trials."""
-    short = _short(quick)
-    cases = [(teacher, seed) for seed in range(1 if quick else _SEEDS) for teacher in TEACHERS]
-    rows = {}
-    for teacher, seed in cases[:1] if quick else cases:
-        found = lambda: _fitted(teacher, seed, quick)  # noqa: B023, E731
-        rows[teacher, seed] = found() if quick else measured(CLAIM, f"{teacher} {seed}", found)
+    short, rows = _short(quick), fits(quick)
     by_teacher = {t: [row for (name, _), row in rows.items() if name == t] for t in TEACHERS}
     values, passed = [], short["seconds"] <= 60
     for teacher, own in by_teacher.items():
@@ -54,6 +51,14 @@ def run(quick: bool) -> dict:
         "passed": bool(passed),
         "details": "\n".join(lines),
     }
+
+
+def fits(quick: bool) -> dict[tuple[str, int], dict[str, float]]:
+    """Scores of all fits, by teacher and seed."""
+    cases = [(teacher, seed) for seed in range(1 if quick else _SEEDS) for teacher in TEACHERS]
+    if quick:
+        return {case: _fitted(*case, quick) for case in cases[:1]}
+    return {(t, seed): measured(CLAIM, f"{t} {seed}", partial(_fitted, t, seed, quick)) for t, seed in cases}
 
 
 def _size(quick: bool) -> dict[str, int]:
