@@ -41,7 +41,9 @@ def drift_group(
     has_transition = "latent" in sites and sites["latent"].law is LatentPath
     if not has_transition and not {"m", "n", "d"} <= set(posterior.data_vars):
         return None
-    z, v, occupancy = _visited(posterior, np.asarray(inputs["filtered"]), np.asarray(inputs["mask"]))
+    path = posterior["latent"].transpose("chain", "draw", ...)
+    dim = str(path.dims[-1])
+    z, v, occupancy = _visited(path.values, np.asarray(inputs["filtered"]), np.asarray(inputs["mask"]))
     states = jnp.asarray(z), jnp.asarray(v)
     if has_transition:
         flat = dict(samples) | _flat(posterior, "gauge")
@@ -51,15 +53,15 @@ def drift_group(
     return xr.Dataset(
         {
             "recurrent_drift": (
-                ("chain", "draw", "point", "latent_dim"),
+                ("chain", "draw", "point", dim),
                 np.asarray(recurrent).reshape(posterior.sizes["chain"], posterior.sizes["draw"], *z.shape),
             )
         },
         coords={
             "chain": posterior["chain"],
             "draw": posterior["draw"],
-            "latent_dim": posterior["latent_dim"],
-            "latent": (("point", "latent_dim"), z),
+            dim: posterior[dim],
+            "latent": (("point", dim), z),
             "input": (("point", "input_dim"), v),
             "occupancy": ("point", occupancy),
         },
@@ -127,10 +129,9 @@ def _of_networks(draws: Mapping[str, Array], states: tuple[Array, Array], inputs
     return jax.jit(lambda draws: jax.lax.map(of_draw, draws))(dict(draws))
 
 
-def _visited(posterior: xr.Dataset, filtered: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, ...]:
-    paths = (
-        posterior["latent"].stack(sample=("chain", "draw")).transpose("sample", "trial", "time", "latent_dim").values
-    )
+def _visited(paths: np.ndarray, filtered: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of `paths (chain, draw, trial, time, dim)`."""
+    paths = paths.reshape(-1, *paths.shape[2:])
     paths = paths[:: max(len(paths) // _MOST_PATH_DRAWS, 1)]
     # A bin is part of its trial until the last observed one; padding after it was never visited.
     alive = np.flip(np.logical_or.accumulate(np.flip(mask.any(-1), 1), axis=1), 1)
