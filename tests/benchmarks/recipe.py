@@ -103,7 +103,7 @@ def score(recipe: Recipe, rate: np.ndarray) -> float:
     return bits_per_spike(rate, counts, mean_rates(counts, recipe.training["mask"].values), recipe.held_out)
 
 
-def ideal_observer(recipe: Recipe, *, draws: int = 100) -> xr.DataTree:
+def ideal_observer(recipe: Recipe, *, draws: int = 50) -> xr.DataTree:
     """The posterior of the paths given the true network and the spikes that the fit sees."""
     arrays, _ = recording_arrays(recipe.training, "counts", rank=2, tau=TAU, nonlinearity="tanh")
     known = known_network(

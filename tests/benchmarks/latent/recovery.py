@@ -19,7 +19,7 @@ TARGET = (
 )
 _SEEDS, _MISSING = 5, 0.2
 _MODEL, _N_TRAINING = "low_rank_rnn_poisson", 60
-_LENGTH = {"warmup": 100, "draws": 200, "chains": 2}
+_LENGTH = {"warmup": 100, "draws": 200, "thinning": 2, "chains": 2}
 
 
 def run(quick: bool) -> dict:
