@@ -13,6 +13,7 @@ from connectinfer.distributions.latent_path import LatentPath
 from connectinfer.dynamics.low_rank import LowRankRNN, drift, recurrent_drift
 from connectinfer.dynamics.random_features import RandomFeatureDynamics
 from connectinfer.inference.trace import bare_law, describe_sites, trace_model
+from connectinfer.latent.state_space import within_trial
 
 _MOST_POINTS = 400
 _CELLS_PER_SD = (3.0, 2.5, 2.0, 1.6, 1.3, 1.0, 0.8, 0.65, 0.5)
@@ -133,8 +134,8 @@ def _visited(paths: np.ndarray, filtered: np.ndarray, mask: np.ndarray) -> tuple
     """Of `paths (chain, draw, trial, time, dim)`."""
     paths = paths.reshape(-1, *paths.shape[2:])
     paths = paths[:: max(len(paths) // _MOST_PATH_DRAWS, 1)]
-    # A bin is part of its trial until the last observed one; padding after it was never visited.
-    alive = np.flip(np.logical_or.accumulate(np.flip(mask.any(-1), 1), axis=1), 1)
+    # Padding after the end of a trial was never visited.
+    alive = np.asarray(within_trial(jnp.asarray(mask)))
     z = paths[:, alive].reshape(-1, paths.shape[-1])
     v = np.tile(filtered[alive], (len(paths), 1))
     states = np.concatenate([z, v], 1)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 
 from connectinfer.dynamics.low_rank import filter_inputs
 from connectinfer.dynamics.nonlinearity import nonlinearity as named_nonlinearity
+from connectinfer.latent.state_space import within_trial
 from connectinfer.statistics.principal_components import PrincipalComponents, principal_components
 from connectinfer.statistics.recording_blocks import Block, BlockPath, align_block, recording_blocks
 
@@ -128,7 +129,7 @@ def increment_regression(
     increments of a path `(trial, time, rank)` on the rates of units with loadings `m (unit, rank)`."""
     n_units, rank = m.shape
     # A transition counts unless the trial has ended: padding after the last observed bin says nothing.
-    alive = np.flip(np.logical_or.accumulate(np.flip(mask.any(-1), 1), axis=1), 1)[:, 1:]
+    alive = np.asarray(within_trial(jnp.asarray(mask)))[:, 1:]
     now, later = path[:, :-1][alive], path[:, 1:][alive]
     rates = np.asarray(named_nonlinearity(nonlinearity)(jnp.asarray(now @ m.T)), float) / n_units
     target = (later - (1 - alpha) * now) / alpha
@@ -152,10 +153,11 @@ def poisson_regression(design: np.ndarray, counts: np.ndarray, mask: np.ndarray,
     weights = np.zeros((y.shape[1], x.shape[1]))
     weights[:, -1] = np.log(np.maximum((y * seen).sum(0), 0.5) / np.maximum(seen.sum(0), 1))
     ridge = np.eye(x.shape[1])
+    pairs = (x[:, :, None] * x[:, None]).reshape(len(x), -1)
     for _ in range(steps):
         # The bound only prevents overflow: one that overshooting steps reach would move the optimum.
         rate = seen * np.exp(np.clip(x @ weights.T, -20, 20))
         gradient = (seen * y - rate).T @ x - weights @ ridge * np.r_[np.ones(x.shape[1] - 1), 0.0]
-        hessian = np.einsum("ti,ta,tb->iab", rate, x, x, optimize=True) + ridge
+        hessian = (rate.T @ pairs).reshape(-1, *ridge.shape) + ridge
         weights += np.clip(np.linalg.solve(hessian, gradient[..., None])[..., 0], -1.0, 1.0)
     return weights

@@ -68,9 +68,13 @@ class Seen(NamedTuple):
 
     @classmethod
     def of(cls, activity: Float[Array, "trial time unit"], mask: Bool[Array, "trial time unit"]) -> "Seen":
-        """A trial lasts until its last observed bin; unobserved ones before it are part of it."""
-        alive = jnp.flip(jnp.cumsum(jnp.flip(mask.any(-1), 1), axis=1), 1) > 0
-        return cls(jnp.where(mask, activity, 0.0), mask, alive)
+        """What is masked does not count."""
+        return cls(jnp.where(mask, activity, 0.0), mask, within_trial(mask))
+
+
+def within_trial(mask: Bool[Array, "trial time unit"]) -> Bool[Array, "trial time"]:
+    """A trial lasts until its last observed bin; unobserved ones before it are part of it."""
+    return jnp.flip(jnp.cumsum(jnp.flip(mask.any(-1), 1), axis=1), 1) > 0
 
 
 class PathPosterior(NamedTuple):
