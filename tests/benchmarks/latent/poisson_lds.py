@@ -53,7 +53,9 @@ def _arrays(trials: xr.Dataset) -> Seen:
 def _begin(trials: xr.Dataset, rank: int) -> tuple[_System, jax.Array]:
     """A slow random walk behind principal components."""
     counts, mask = trials["counts"].values, trials["mask"].values
-    path = components_of(counts.astype(float), mask, rank, _START_ALPHA, counts=True).path
+    no_inputs = np.zeros((*counts.shape[:2], 0))
+    found = components_of(counts.astype(float), mask, no_inputs, rank, _START_ALPHA, counts=True)
+    path = found.components.path
     weights = poisson_regression(np.concatenate([path, np.ones((*path.shape[:2], 1))], -1), counts, mask)
     eye = jnp.eye(rank)
     loading, bias = (jnp.asarray(x, float) for x in (weights[:, :-1], weights[:, -1]))

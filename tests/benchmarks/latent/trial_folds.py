@@ -1,18 +1,11 @@
-"""Folds over trials of one size, each hiding another group of units in its test trials; scores are kept on disk."""
+"""Folds over trials of one size, each hiding another group of units in its test trials."""
 
-import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import xarray as xr
 
 from connectinfer.statistics.co_smoothing import Gain, mean_rates, rate_gain
-
-KEPT = Path(__file__).resolve().parents[3] / ".benchmarks"
-"""Results of earlier runs; git ignores the folder."""
 
 
 class Fold(NamedTuple):
@@ -59,21 +52,3 @@ def trial_folds(recording: xr.Dataset, *, folds: int = 5, blocks: bool = False, 
     unit_group = rng.permutation(np.arange(recording.sizes["unit"]) % folds)
     parts = [(recording.isel(trial=group != k), recording.isel(trial=group == k)) for k in range(folds)]
     return [Fold(*part, unit_group == k) for k, part in enumerate(parts)]
-
-
-def kept(name: str, compute: Callable[[], dict]) -> dict:
-    """What `compute` gave in this or an earlier run: numbers and lists of them, under `name` in the folder `KEPT`."""
-    path = KEPT / f"{name}.json"
-    if not path.exists():
-        found = compute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(found, default=lambda x: np.asarray(x).tolist()))
-        partial.replace(path)
-    return json.loads(path.read_text())
-
-
-def keep_compiled() -> None:
-    """Compiled programs serve the next fold, and the next run."""
-    jax.config.update("jax_compilation_cache_dir", str(KEPT / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
