@@ -20,7 +20,9 @@ from connectinfer.statistics.co_smoothing import peristimulus_rates
 def histogram(fold: Fold, *, smoothing: float = 2.0) -> np.ndarray:
     """The peristimulus histogram of every unit, smoothed by that many bins."""
     counts, mask = _held_out(fold)
-    return np.broadcast_to(peristimulus_rates(counts, mask, smoothing)[:1], (fold.test.sizes["trial"], *counts.shape[1:]))
+    return np.broadcast_to(
+        peristimulus_rates(counts, mask, smoothing)[:1], (fold.test.sizes["trial"], *counts.shape[1:])
+    )
 
 
 def histogram_by(fold: Fold, condition: str, *, smoothing: float = 2.0) -> np.ndarray:

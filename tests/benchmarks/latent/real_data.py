@@ -46,9 +46,7 @@ def open_head_direction(state: str) -> xr.Dataset:
     fields = {"counts": f"Q{state}"}
     if state == "run":
         fields |= {"angle": ("time", lambda file: file["angRun"][:, 1])}
-    recording = ci.open_recording(
-        DATA / "mouse_head_direction" / "dataHD.mat", fields=fields, bin_width=0.01
-    )
+    recording = ci.open_recording(DATA / "mouse_head_direction" / "dataHD.mat", fields=fields, bin_width=0.01)
     trials = cut_trials(rebin(recording, 10), 100)
     if state == "run":
         turning = np.exp(1j * recording["angle"].values)[: trials.sizes["trial"] * 1000]
