@@ -18,6 +18,7 @@ from connectinfer.latent.state_space import PathPosterior, Seen, StateSpace, pat
 
 # Of the read-outs' normal prior and of the noise, against units that hardly fire and paths without noise.
 _RIDGE, _LEAST_NOISE = 0.01, 1e-4
+_TEST_RUNS = 8
 # Principal components are of counts smoothed by a third of 1 / alpha bins.
 _START_ALPHA = 0.15
 
@@ -39,7 +40,11 @@ def poisson_lds(fold: Fold, rank: int, *, steps: int = 60) -> np.ndarray:
     for _ in range(steps):
         system, paths = _step(system, training, paths)
     start = jnp.zeros((*seen.alive.shape, rank))
-    mean, covariance, _ = _moments(_posterior(system, seen, start, steps=30))
+    # In short runs: what is compiled grows with the steps.
+    for _ in range(_TEST_RUNS):
+        posterior = _posterior(system, seen, start, steps=4)
+        start = posterior.mode
+    mean, covariance, _ = _moments(posterior)
     expected = np.asarray(_expected_rate(system, mean, covariance))[..., fold.held_out]
     if not np.isfinite(expected).all():
         raise ValueError("Expectation maximisation diverged: expected counts are not finite.")

@@ -11,8 +11,9 @@ from connectinfer.data.recording import drop_silent_units
 from connectinfer.data.time_bins import cut_trials, rebin
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "recordings"
-SHORT = {"engine": "state_space", "warmup": 100, "draws": 100, "chains": 2, "show_progress": False}
-"""Options of fits of which only posterior means are used."""
+SHORT = {"engine": "state_space", "warmup": 60, "draws": 40, "chains": 2, "show_progress": False}
+"""Options of fits of which only posterior means are used: those of `select_rank`."""
+_TRIALS = 300
 
 
 def click_sessions(n: int) -> list[str]:
@@ -26,7 +27,8 @@ def click_sessions(n: int) -> list[str]:
 
 
 def open_clicks(session: str) -> xr.Dataset:
-    """Spike counts in bins of 30 ms from the stereo click to the movement, without the clicks, which no method sees."""
+    """Spike counts in bins of 30 ms from the stereo click to the movement, without the clicks, which no method sees; of
+    the first 300 trials, for the sake of time."""
     recording = ci.open_recording(
         DATA / "rat_poisson_clicks" / f"{session}.mat",
         fields={
@@ -37,7 +39,7 @@ def open_clicks(session: str) -> xr.Dataset:
         },
         bin_width=0.01,
     )
-    return drop_silent_units(rebin(recording, 3))
+    return drop_silent_units(rebin(recording.isel(trial=slice(_TRIALS)), 3))
 
 
 def open_head_direction(state: str) -> xr.Dataset:
