@@ -4,6 +4,8 @@ Every method learns its path from the held-in units of the training trials; the 
 Poisson regressions on the training paths. All take a `Fold` and give expected counts `(trial, time, held-out unit)`.
 """
 
+import warnings
+
 import neo
 import numpy as np
 import quantities as pq
@@ -46,10 +48,13 @@ def factor_analysis(fold: Fold, rank: int, *, smoothing: float) -> np.ndarray:
 
 
 def gaussian_process_factors(fold: Fold, rank: int) -> np.ndarray:
-    """Factors that are Gaussian processes in time (elephant), with the library's defaults but for 100 EM steps."""
+    """Factors that are Gaussian processes in time (elephant), with the library's defaults but for 100 EM steps. It
+    learns from pieces of 20 bins and so leaves shorter training trials out, which is its own doing."""
     width = float(fold.training.attrs["bin_width"]) * 1000
-    method = GPFA(bin_size=width * pq.ms, x_dim=rank, em_max_iters=100)
-    method.fit(_spike_trains(fold.training, fold.held_out, width))
+    method = GPFA(bin_size=width * pq.ms, x_dim=rank, em_max_iters=100, verbose=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="trial corresponding to index")
+        method.fit(_spike_trains(fold.training, fold.held_out, width))
     paths = []
     for trials in (fold.training, fold.test):
         found = method.transform(_spike_trains(trials, fold.held_out, width))

@@ -3,7 +3,6 @@
 z_1 ~ N(mu, V), z_{t+1} ~ N(A z_t, Q), y_ti ~ Poisson(exp(c_i . z_t + b_i)). Source: Macke et al., NeurIPS 24 (2011).
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,7 +17,8 @@ from connectinfer.latent.state_space import PathPosterior, Seen, StateSpace, pat
 
 # Of the read-outs' normal prior and of the noise, against units that hardly fire and paths without noise.
 _RIDGE, _LEAST_NOISE = 0.01, 1e-4
-_TEST_RUNS = 8
+# Of a posterior, and of those that follow one another to the mode in test trials.
+_NEWTON_STEPS, _TEST_ROUNDS = 4, 8
 # Principal components are of counts smoothed by a third of 1 / alpha bins.
 _START_ALPHA = 0.15
 
@@ -35,17 +35,18 @@ class _System(NamedTuple):
 def poisson_lds(fold: Fold, rank: int, *, steps: int = 60) -> np.ndarray:
     """Expected counts `(trial, time, held-out unit)` in the test trials, from `steps` of expectation maximisation on
     the training trials."""
-    training, seen = _arrays(fold.training), _arrays(fold.seen)
+    training = _arrays(fold.training)
     system, paths = _begin(fold.training, rank)
     for _ in range(steps):
-        system, paths = _step(system, training, paths)
-    start = jnp.zeros((*seen.alive.shape, rank))
-    # In short runs: what is compiled grows with the steps.
-    for _ in range(_TEST_RUNS):
-        posterior = _posterior(system, seen, start, steps=4)
-        start = posterior.mode
+        system, paths = _maximised(system, training, _posterior(system, training, paths))
+    # As many trials as in training, the last ones empty: one program serves both.
+    n_test, n_more = fold.test.sizes["trial"], len(training.alive) - fold.test.sizes["trial"]
+    test = _arrays(fold.seen.pad(trial=(0, n_more), constant_values={"counts": 0, "mask": False}))
+    posterior = _posterior(system, test, jnp.zeros_like(paths))
+    for _ in range(_TEST_ROUNDS):
+        posterior = _posterior(system, test, posterior.mode)
     mean, covariance, _ = _moments(posterior)
-    expected = np.asarray(_expected_rate(system, mean, covariance))[..., fold.held_out]
+    expected = np.asarray(_expected_rate(system, mean, covariance))[:n_test, :, fold.held_out]
     if not np.isfinite(expected).all():
         raise ValueError("Expectation maximisation diverged: expected counts are not finite.")
     return expected
@@ -67,8 +68,8 @@ def _begin(trials: xr.Dataset, rank: int) -> tuple[_System, jax.Array]:
     return _System(0.95 * eye, 0.1 * eye, jnp.zeros(rank), eye, loading, bias), jnp.asarray(path, float)
 
 
-@partial(jax.jit, static_argnames="steps")
-def _posterior(system: _System, seen: Seen, start: jax.Array, *, steps: int) -> PathPosterior:
+@jax.jit
+def _posterior(system: _System, seen: Seen, start: jax.Array) -> PathPosterior:
     space = StateSpace(
         initial_mean=system.initial_mean,
         initial_tril=jnp.linalg.cholesky(system.initial),
@@ -79,7 +80,7 @@ def _posterior(system: _System, seen: Seen, start: jax.Array, *, steps: int) -> 
         offset=system.bias,
         observation=Poisson(),
     )
-    return path_posterior(space, seen, start, steps=steps, last_step=0.1)
+    return path_posterior(space, seen, start, steps=_NEWTON_STEPS, last_step=0.1)
 
 
 def _advance(matrix: jax.Array, z: jax.Array, v: jax.Array) -> jax.Array:
@@ -112,9 +113,9 @@ def _expected_rate(system: _System, mean: jax.Array, covariance: jax.Array) -> j
 
 
 @jax.jit
-def _step(system: _System, seen: Seen, start: jax.Array) -> tuple[_System, jax.Array]:
+def _maximised(system: _System, seen: Seen, posterior: PathPosterior) -> tuple[_System, jax.Array]:
     """A step of expectation maximisation, and the paths from which the next one starts."""
-    mean, covariance, cross = _moments(_posterior(system, seen, start, steps=4))
+    mean, covariance, cross = _moments(posterior)
     second = covariance + mean[..., :, None] * mean[..., None, :]
     counts = (seen.alive[:, 1:] & seen.alive[:, :-1])[..., None, None]
     now, later = (jnp.where(counts, x, 0.0).sum((0, 1)) for x in (second[:, :-1], second[:, 1:]))
