@@ -13,6 +13,7 @@ import xarray as xr
 from elephant.gpfa import GPFA
 from scipy.ndimage import gaussian_filter1d
 from sklearn.decomposition import FactorAnalysis
+from threadpoolctl import threadpool_limits
 from trial_folds import Fold
 
 from connectinfer.latent.principal_path import poisson_regression
@@ -52,16 +53,17 @@ def gaussian_process_factors(fold: Fold, rank: int) -> np.ndarray:
     learns from pieces of 20 bins and so leaves shorter training trials out, which is its own doing."""
     width = float(fold.training.attrs["bin_width"]) * 1000
     method = GPFA(bin_size=width * pq.ms, x_dim=rank, em_max_iters=100, verbose=False)
-    with warnings.catch_warnings():
+    # Threads of small matrix products wait for each other, ten times as long where others compute.
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="trial corresponding to index")
         method.fit(_spike_trains(fold.training, fold.held_out, width))
-    paths = []
-    for trials in (fold.training, fold.test):
-        found = method.transform(_spike_trains(trials, fold.held_out, width))
-        path = np.zeros((*trials["counts"].shape[:2], rank))
-        for trial, each in zip(path, found, strict=True):
-            trial[: each.shape[1]] = each.T
-        paths.append(path)
+        paths = []
+        for trials in (fold.training, fold.test):
+            found = method.transform(_spike_trains(trials, fold.held_out, width))
+            path = np.zeros((*trials["counts"].shape[:2], rank))
+            for trial, each in zip(path, found, strict=True):
+                trial[: each.shape[1]] = each.T
+            paths.append(path)
     return read_out(fold, *paths)
 
 
