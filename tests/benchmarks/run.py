@@ -1,8 +1,9 @@
 """The one door to the benchmarks: `run.py TOPIC [--only CLAIM] [--quick] [--json FILE]`.
 
-A claim is a file of the topic's folder with `CLAIM` (its name), `TARGET` (what is asked) and `run(quick)`, which
+A claim is a file of the topic's folder with `CLAIM` (the file's name), `TARGET` (what is asked) and `run(quick)`, which
 returns `{"value": ..., "passed": ..., "details": ...}`. With `--json` finished claims are kept, and a later call with
-the same file goes on where this one ended.
+the same file goes on where this one ended. Claims that compare with methods of others need the group `peers`:
+`python -m uv sync --group peers`.
 """
 
 import argparse
@@ -29,8 +30,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="file that keeps finished claims")
     arguments = parser.parse_args()
     sys.path[:0] = [str(HERE / arguments.topic), str(HERE), str(HERE.parent)]
-    claims = [_load(path) for path in sorted((HERE / arguments.topic).glob("*.py"))]
-    claims = [claim for claim in claims if hasattr(claim, "CLAIM") and arguments.only in (None, claim.CLAIM)]
+    # Others may need what is not installed.
+    claims = [_load(path) for path in sorted((HERE / arguments.topic).glob(f"{arguments.only or '*'}.py"))]
+    claims = [claim for claim in claims if hasattr(claim, "CLAIM")]
     if not claims:
         print(f"No claim {arguments.only!r} in {arguments.topic!r}.", file=sys.stderr)
         return 1
