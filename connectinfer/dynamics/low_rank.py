@@ -69,7 +69,8 @@ def potentials(
     if v is None:
         return h
     _check_inputs(network, v)
-    return h + v @ network.b.T
+    # Without inputs, zeros of the size of `h` would be made and added.
+    return h + v @ network.b.T if v.shape[-1] else h
 
 
 def recurrent_drift(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from cases import measured
+from cases import compile_once, measured
 from peer_paths import factor_analysis, gaussian_process_factors, histogram, histogram_by
 from poisson_lds import poisson_lds
 from real_data import SHORT, click_sessions, open_clicks
@@ -50,6 +50,7 @@ _INFORMED = "histogram by choice"
 
 def run(quick: bool) -> dict:
     """All sessions, folds and methods; `quick` one fold of the session with fewest units."""
+    compile_once()
     sessions = click_sessions(_SESSIONS)[-1:] if quick else click_sessions(_SESSIONS)
     lines, ratios, leads = [], [], []
     for session in sessions:

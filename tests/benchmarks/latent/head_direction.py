@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from angle_decoder import angle_errors, curves_at, decode, mean_angle, train_decoder
-from cases import measured
+from cases import compile_once, measured
 from peer_paths import factor_analysis
 from real_data import SHORT, open_head_direction
 from ring_drift import describe_ring
@@ -33,6 +33,7 @@ _SMOOTHING = 2.0
 
 def run(quick: bool) -> dict:
     """All blocks; `quick` the first, with two latents alone and a third of the recording."""
+    compile_once()
     wake, rem = (_folds(state, 70 if quick else None) for state in ("run", "rem"))
     ranks, n_folds = _RANKS[: 1 if quick else None], 1 if quick else _FOLDS
     found = [

@@ -1,6 +1,7 @@
 """A reaching monkey, of which there is one trial: numbers that describe it, and no claim."""
 
 import numpy as np
+from cases import compile_once
 from real_data import SHORT, open_maze
 
 from connectinfer.inference.fit import fit
@@ -15,6 +16,7 @@ _PIECE = 10
 
 def run(quick: bool) -> dict:
     """Bits/spike of a fifth of units in every second 200 ms, which no fit sees, and what paths tell of the hand."""
+    compile_once()
     recording, lines = open_maze(), []
     counts, velocity = recording["counts"].values, recording["velocity"].values
     chosen = np.random.default_rng(0).permutation(counts.shape[2]) % 5 == 0

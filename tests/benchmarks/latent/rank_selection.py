@@ -1,5 +1,8 @@
 """The rank of known networks, by co-smoothing over hidden neurons and trials."""
 
+from functools import partial
+
+from cases import compile_once, measured
 from recipe import simulate_recipe
 
 from connectinfer.diagnostics.rank_selection import select_rank
@@ -12,20 +15,26 @@ _QUICK = {"n_training": 40, "n_test": 20, "n_bins": 100, "n_held_in": 40, "n_hel
 
 def run(quick: bool) -> dict:
     """Selects the rank for both teachers and all seeds."""
+    compile_once()
     seeds = range(1 if quick else 10)
     lines, found = [], {}
     for teacher in ("limit cycle", "bistable"):
-        chosen = []
-        for seed in seeds:
-            recipe = simulate_recipe(teacher, seed, **(_QUICK if quick else {}))
-            selection = select_rank(recipe.full, seed=seed, show_progress=False)
-            chosen.append(selection.attrs["chosen"])
-            rows = zip(*(selection[name].values for name in ("rank", "difference", "difference_error")), strict=True)
-            differences = ", ".join(f"{rank}: {lead:.5f} ± {error:.5f}" for rank, lead, error in rows)
-            best = float(selection["score"].max())
-            lines.append(
-                f"{teacher}, seed {seed}: {chosen[-1]} of best {best:.4f} bits/spike; to the best {differences}"
-            )
-        found[teacher] = sum(rank == 2 for rank in chosen)
+        rows = [
+            _selected(teacher, seed, quick)
+            if quick
+            else measured(CLAIM, f"{teacher} {seed}", partial(_selected, teacher, seed, quick))
+            for seed in seeds
+        ]
+        lines += [f"{teacher}, seed {seed}: {row['said']}" for seed, row in zip(seeds, rows, strict=True)]
+        found[teacher] = sum(row["chosen"] == 2 for row in rows)
     value = "; ".join(f"{teacher} {right} of {len(seeds)}" for teacher, right in found.items())
     return {"value": value, "passed": min(found.values()) >= 0.9 * len(seeds), "details": "\n".join(lines)}
+
+
+def _selected(teacher: str, seed: int, quick: bool) -> dict:
+    recipe = simulate_recipe(teacher, seed, **(_QUICK if quick else {}))
+    selection = select_rank(recipe.full, seed=seed, show_progress=False)
+    chosen, best = int(selection.attrs["chosen"]), float(selection["score"].max())
+    rows = zip(*(selection[name].values for name in ("rank", "difference", "difference_error")), strict=True)
+    differences = ", ".join(f"{rank}: {lead:.5f} ± {error:.5f}" for rank, lead, error in rows)
+    return {"chosen": chosen, "said": f"{chosen} of best {best:.4f} bits/spike; to the best {differences}"}

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import xarray as xr
-from cases import measured
+from cases import compile_once, measured
 from recipe import TEACHERS, Recipe, ideal_observer, score, simulate_recipe
 from recipe_fits import measure, regression_error
 
@@ -55,6 +55,7 @@ def run(quick: bool) -> dict:
 
 def fits(quick: bool) -> dict[tuple[str, int], dict[str, float]]:
     """Scores of all fits, by teacher and seed."""
+    compile_once()
     cases = [(teacher, seed) for seed in range(1 if quick else _SEEDS) for teacher in TEACHERS]
     if quick:
         return {case: _fitted(*case, quick) for case in cases[:1]}
