@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from connectinfer.data.reading import open_connectome, open_recording
     from connectinfer.data.recording import check_recording, recording
     from connectinfer.data.saving import save
+    from connectinfer.data.stitching import stitch
     from connectinfer.diagnostics.calibration import calibrate, judge_calibration
     from connectinfer.diagnostics.checks import diagnose
     from connectinfer.diagnostics.compare import compare
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from connectinfer.inference.flow_posterior import fit_flow_posterior, train_flow_posterior
     from connectinfer.inference.infer_paths import infer_paths
     from connectinfer.inference.nuts import sample_nuts
+    from connectinfer.inference.pooling import pool
     from connectinfer.inference.state_space import fit_state_space
     from connectinfer.inference.svi import fit_svi
     from connectinfer.inference.sweep import sweep
@@ -60,6 +62,7 @@ __all__ = [
     "open_connectome",
     "open_recording",
     "phase_portrait",
+    "pool",
     "power",
     "prior_sensitivity",
     "recording",
@@ -69,6 +72,7 @@ __all__ = [
     "save",
     "select_rank",
     "simulate",
+    "stitch",
     "sweep",
     "train_flow_posterior",
 ]
@@ -95,6 +99,7 @@ _HOME = {
     "open_connectome": "data.reading",
     "open_recording": "data.reading",
     "phase_portrait": "dynamics.phase_portrait",
+    "pool": "inference.pooling",
     "power": "diagnostics.power",
     "prior_sensitivity": "diagnostics.sensitivity",
     "recording": "data.recording",
@@ -104,6 +109,7 @@ _HOME = {
     "save": "data.saving",
     "select_rank": "diagnostics.rank_selection",
     "simulate": "dynamics.simulate",
+    "stitch": "data.stitching",
     "sweep": "inference.sweep",
     "train_flow_posterior": "inference.flow_posterior",
 }

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--bins", type=int, default=100)
     parser.add_argument("--neurons", type=int, default=60)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--draws", type=int, default=250, help="of every one of four chains")
     parser.add_argument(
         "--output",
         type=Path,
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     truth, recording = simulate_recording(options.seed, options.trials, options.bins, options.neurons)
     training = hold_out(recording, trials=recording["trial"][::5], units=recording["unit"][::5])
-    result = ci.fit("low_rank_rnn_poisson", training, rank=2, tau=TAU, steps=options.steps, seed=options.seed)
+    result = ci.fit("low_rank_rnn_poisson", training, rank=2, tau=TAU, draws=options.draws, seed=options.seed)
     print(ci.diagnose(result))
 
     mean_m = jnp.asarray(result["posterior"]["m"].mean(("chain", "draw")).values)

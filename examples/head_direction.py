@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--data", type=Path, default=DATA, help="folder that holds `recordings/`")
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--trial-bins", type=int, default=100, help="bins of 50 ms in a trial")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--draws", type=int, default=250, help="of every one of four chains")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--output",
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     _, held_out = split_units(rng, recording, held_out_fraction=0.2)
     training = hold_out(recording, trials=test["trial"], units=held_out)
 
-    result = ci.fit("low_rank_rnn_poisson", training, rank=2, tau=0.2, steps=options.steps, seed=options.seed)
+    result = ci.fit("low_rank_rnn_poisson", training, rank=2, tau=0.2, draws=options.draws, seed=options.seed)
     print(ci.diagnose(result))
     counts, seen = recording["counts"].values, training["mask"].values
     entries = held_out_entries(recording, trials=test["trial"], units=held_out).values

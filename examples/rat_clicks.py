@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--bins-per-bin", type=int, default=3, help="10-ms bins merged into one")
     parser.add_argument("--rank", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--draws", type=int, default=250, help="of every one of four chains")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--output",
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     _, held_out = split_units(rng, recording, held_out_fraction=0.2)
     training = hold_out(recording, trials=test["trial"], units=held_out)
 
-    result = ci.fit("low_rank_rnn_poisson", training, rank=options.rank, steps=options.steps, seed=options.seed)
+    result = ci.fit("low_rank_rnn_poisson", training, rank=options.rank, draws=options.draws, seed=options.seed)
     print(ci.diagnose(result))
     entries = held_out_entries(recording, trials=test["trial"], units=held_out)
     scores = {"model": held_out_score(result, recording), "psth": score_psth(recording, training, entries)}

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--data", type=Path, default=DATA, help="folder that holds `recordings/`")
     parser.add_argument("--trial-bins", type=int, default=100, help="frames in a stretch")
     parser.add_argument("--rank", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--draws", type=int, default=250, help="of every one of four chains")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--output",
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     # The time constant is that of the signal: seconds for calcium, and longer than a frame.
     result = ci.fit(
-        "low_rank_rnn_gaussian", training, rank=options.rank, tau=3.0, steps=options.steps, seed=options.seed
+        "low_rank_rnn_gaussian", training, rank=options.rank, tau=3.0, draws=options.draws, seed=options.seed
     )
     print(ci.diagnose(result))
     entries = held_out_entries(recording, trials=test["trial"], units=held_out)

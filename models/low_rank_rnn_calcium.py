@@ -36,7 +36,7 @@ from connectinfer.latent.low_rank_network import (
     sample_network_space,
 )
 from connectinfer.latent.network_conditionals import network_conditionals
-from connectinfer.latent.observation_prior import CALCIUM
+from connectinfer.latent.observation_prior import CALCIUM, CALCIUM_DECAY
 from connectinfer.latent.path_model import sample_paths
 from connectinfer.latent.recording_arrays import example_recording, recording_arrays
 from connectinfer.latent.state_space import StateSpace
@@ -51,6 +51,7 @@ DIMS = {
     "gain": ["unit"],
     "bias": ["unit"],
     "overlap": ["latent_dim", "latent_from"],
+    "baseline": ["trial", "unit"],
     "noise": ["unit"],
     "latent": ["trial", "time", "latent_dim"],
     "latent_and_calcium": None,
@@ -60,15 +61,18 @@ GAUGE = NETWORK_GAUGE
 
 
 def inputs(
-    data: xr.Dataset, *, rank: int = 2, tau: float = 0.1, nonlinearity: str = "tanh"
+    data: xr.Dataset, *, rank: int = 2, tau: float = 0.1, nonlinearity: str = "tanh", baseline: str = "constant"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arrays and coordinates from a recording of fluorescence; `tau` in seconds."""
-    return recording_arrays(data, "fluorescence", rank=rank, tau=tau, nonlinearity=nonlinearity)
+    """Arrays and coordinates from a recording of fluorescence; `tau` in seconds.
+
+    With `baseline="slow"` units have one in every trial: see `connectinfer.latent.slow_baseline`.
+    """
+    return recording_arrays(data, "fluorescence", rank=rank, tau=tau, nonlinearity=nonlinearity, baseline=baseline)
 
 
-def state_space(filtered, basis, states, polynomials, alpha, tau, nonlinearity, **_) -> StateSpace:
+def state_space(filtered, basis, states, polynomials, alpha, tau, nonlinearity, baseline="constant", **_) -> StateSpace:
     """Law of paths and observations, its parameters sampled."""
-    return sample_network_space(CALCIUM, basis, states, polynomials, filtered, alpha, tau, nonlinearity)
+    return sample_network_space(CALCIUM, basis, states, polynomials, filtered, alpha, tau, nonlinearity, baseline)
 
 
 def model(activity, mask, rank, **arrays):
@@ -80,10 +84,12 @@ def model(activity, mask, rank, **arrays):
 CONDITIONALS = network_conditionals(CALCIUM)
 
 
-def initial(activity, mask, basis, states, polynomials, rank, alpha, tau, nonlinearity, **_):
+def initial(activity, mask, basis, states, polynomials, filtered, rank, alpha, tau, nonlinearity, **_):
     """Start values of the sites from principal components, which calcium follows."""
-    start = initial_network(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, counts=False)
-    decay = math.exp(CALCIUM.calcium_decay[0])
+    start = initial_network(
+        activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, counts=False
+    )
+    decay = math.exp(CALCIUM_DECAY[0])
     both = pairs_behind(jnp.asarray(start.pop("latent"), float), kept_share(jnp.asarray(decay), alpha * tau))
     return start | {"latent_and_calcium": both, "calcium_decay": decay}
 

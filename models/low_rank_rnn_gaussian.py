@@ -35,7 +35,7 @@ from connectinfer.latent.path_model import sample_paths
 from connectinfer.latent.recording_arrays import example_recording, recording_arrays
 from connectinfer.latent.state_space import StateSpace
 
-CARD = {"system": "latent dynamics", "engine": "svi", "minutes": 2}
+CARD = {"system": "latent dynamics", "engine": "state_space", "minutes": 2}
 
 DIMS = {
     "m": ["unit", "latent_dim"],
@@ -45,6 +45,7 @@ DIMS = {
     "gain": ["unit"],
     "bias": ["unit"],
     "overlap": ["latent_dim", "latent_from"],
+    "baseline": ["trial", "unit"],
     "noise": ["unit"],
     "latent": ["trial", "time", "latent_dim"],
 } | dict.fromkeys(NETWORK_COORDINATES)
@@ -53,16 +54,19 @@ GAUGE = NETWORK_GAUGE
 
 
 def inputs(
-    data: xr.Dataset, *, rank: int = 2, tau: float = 0.1, nonlinearity: str = "tanh"
+    data: xr.Dataset, *, rank: int = 2, tau: float = 0.1, nonlinearity: str = "tanh", baseline: str = "constant"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arrays and coordinates from a recording of rates or fluorescence; `tau` in seconds."""
+    """Arrays and coordinates from a recording of rates or fluorescence; `tau` in seconds.
+
+    With `baseline="slow"` units have one in every trial: see `connectinfer.latent.slow_baseline`.
+    """
     kind = "rates" if observed_kind(data) == "rates" else "fluorescence"
-    return recording_arrays(data, kind, rank=rank, tau=tau, nonlinearity=nonlinearity)
+    return recording_arrays(data, kind, rank=rank, tau=tau, nonlinearity=nonlinearity, baseline=baseline)
 
 
-def state_space(filtered, basis, states, polynomials, alpha, tau, nonlinearity, **_) -> StateSpace:
+def state_space(filtered, basis, states, polynomials, alpha, tau, nonlinearity, baseline="constant", **_) -> StateSpace:
     """Law of paths and observations, its parameters sampled."""
-    return sample_network_space(GAUSSIAN, basis, states, polynomials, filtered, alpha, tau, nonlinearity)
+    return sample_network_space(GAUSSIAN, basis, states, polynomials, filtered, alpha, tau, nonlinearity, baseline)
 
 
 def model(activity, mask, **arrays):
@@ -73,9 +77,11 @@ def model(activity, mask, **arrays):
 CONDITIONALS = network_conditionals(GAUSSIAN)
 
 
-def initial(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, **_):
+def initial(activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, **_):
     """Start values of the sites from principal components."""
-    return initial_network(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, counts=False)
+    return initial_network(
+        activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, counts=False
+    )
 
 
 def example(key: jax.Array) -> xr.Dataset:

@@ -46,6 +46,7 @@ DIMS = {
     "bias": ["unit"],
     "concentration": ["unit"],
     "overlap": ["latent_dim", "latent_from"],
+    "baseline": ["trial", "unit"],
     "latent": ["trial", "time", "latent_dim"],
 } | dict.fromkeys(NETWORK_COORDINATES)
 
@@ -53,15 +54,20 @@ GAUGE = NETWORK_GAUGE
 
 
 def inputs(
-    data: xr.Dataset, *, rank: int = 2, tau: float = 0.1, nonlinearity: str = "tanh"
+    data: xr.Dataset, *, rank: int = 2, tau: float = 0.1, nonlinearity: str = "tanh", baseline: str = "constant"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arrays and coordinates from a recording of counts; `tau` in seconds."""
-    return recording_arrays(data, "counts", rank=rank, tau=tau, nonlinearity=nonlinearity)
+    """Arrays and coordinates from a recording of counts; `tau` in seconds.
+
+    With `baseline="slow"` units have one in every trial: see `connectinfer.latent.slow_baseline`.
+    """
+    return recording_arrays(data, "counts", rank=rank, tau=tau, nonlinearity=nonlinearity, baseline=baseline)
 
 
-def state_space(filtered, basis, states, polynomials, alpha, tau, nonlinearity, **_) -> StateSpace:
+def state_space(filtered, basis, states, polynomials, alpha, tau, nonlinearity, baseline="constant", **_) -> StateSpace:
     """Law of paths and observations, its parameters sampled."""
-    return sample_network_space(NEGATIVE_BINOMIAL, basis, states, polynomials, filtered, alpha, tau, nonlinearity)
+    return sample_network_space(
+        NEGATIVE_BINOMIAL, basis, states, polynomials, filtered, alpha, tau, nonlinearity, baseline
+    )
 
 
 def model(activity, mask, **arrays):
@@ -72,9 +78,9 @@ def model(activity, mask, **arrays):
 CONDITIONALS = network_conditionals(NEGATIVE_BINOMIAL)
 
 
-def initial(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, **_):
+def initial(activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, **_):
     """Start values of the sites from principal components."""
-    return initial_network(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, counts=True)
+    return initial_network(activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, counts=True)
 
 
 def example(key: jax.Array) -> xr.Dataset:

@@ -94,9 +94,11 @@ def model(activity, mask, stimulus, basis, states, polynomials, rank, alpha, tau
         numpyro.sample("counts", PoissonLogRate(log_rate).mask(mask), obs=activity)
 
 
-def initial(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, **_):
+def initial(activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, **_):
     """Start values of the sites from principal components."""
-    values = initial_network(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, counts=True)
+    values = initial_network(
+        activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, counts=True
+    )
     alignment = np.diag(values["loading_diagonal"])
     alignment[np.tril_indices(rank, -1)] = values.get("loading_below", [])
     values["initial_drive"] = values.pop("latent")[:, 0] @ alignment.T

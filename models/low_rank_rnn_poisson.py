@@ -33,7 +33,7 @@ from connectinfer.latent.path_model import sample_paths
 from connectinfer.latent.recording_arrays import example_recording, recording_arrays
 from connectinfer.latent.state_space import StateSpace
 
-CARD = {"system": "latent dynamics", "engine": "svi", "minutes": 2}
+CARD = {"system": "latent dynamics", "engine": "state_space", "minutes": 2}
 
 DIMS = {
     "m": ["unit", "latent_dim"],
@@ -43,6 +43,7 @@ DIMS = {
     "gain": ["unit"],
     "bias": ["unit"],
     "overlap": ["latent_dim", "latent_from"],
+    "baseline": ["trial", "unit"],
     "latent": ["trial", "time", "latent_dim"],
 } | dict.fromkeys(NETWORK_COORDINATES)
 
@@ -50,15 +51,18 @@ GAUGE = NETWORK_GAUGE
 
 
 def inputs(
-    data: xr.Dataset, *, rank: int = 2, tau: float = 0.1, nonlinearity: str = "tanh"
+    data: xr.Dataset, *, rank: int = 2, tau: float = 0.1, nonlinearity: str = "tanh", baseline: str = "constant"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arrays and coordinates from a recording of counts; `tau` in seconds."""
-    return recording_arrays(data, "counts", rank=rank, tau=tau, nonlinearity=nonlinearity)
+    """Arrays and coordinates from a recording of counts; `tau` in seconds.
+
+    With `baseline="slow"` units have one in every trial: see `connectinfer.latent.slow_baseline`.
+    """
+    return recording_arrays(data, "counts", rank=rank, tau=tau, nonlinearity=nonlinearity, baseline=baseline)
 
 
-def state_space(filtered, basis, states, polynomials, alpha, tau, nonlinearity, **_) -> StateSpace:
+def state_space(filtered, basis, states, polynomials, alpha, tau, nonlinearity, baseline="constant", **_) -> StateSpace:
     """Law of paths and observations, its parameters sampled."""
-    return sample_network_space(POISSON, basis, states, polynomials, filtered, alpha, tau, nonlinearity)
+    return sample_network_space(POISSON, basis, states, polynomials, filtered, alpha, tau, nonlinearity, baseline)
 
 
 def model(activity, mask, **arrays):
@@ -69,9 +73,9 @@ def model(activity, mask, **arrays):
 CONDITIONALS = network_conditionals(POISSON)
 
 
-def initial(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, **_):
+def initial(activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, **_):
     """Start values of the sites from principal components."""
-    return initial_network(activity, mask, basis, states, polynomials, rank, alpha, nonlinearity, counts=True)
+    return initial_network(activity, mask, basis, states, polynomials, filtered, rank, alpha, nonlinearity, counts=True)
 
 
 def example(key: jax.Array) -> xr.Dataset:

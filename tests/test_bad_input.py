@@ -246,7 +246,7 @@ FITS = {
         r"The time step must be smaller than `tau`; got bins of 0.01 s and tau=0.005 s. Bin .* more finely",
     ),
     "no draws": (
-        POISSON, {"engine": "state_space", "draws": 0}, "`chains` and `draws` must be at least 1, .* got 4, 0 and"
+        POISSON, {"engine": "state_space", "draws": 0}, "got warmup=150, thinning=1 and draws=0"
     ),
     "no paths": (ODE, {"engine": "state_space"}, "is for models with latent paths: .*_ode' has no `CONDITIONALS`. Use"),
     "negative learning rate": (

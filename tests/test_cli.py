@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
@@ -494,6 +495,7 @@ def test_rank_shows_every_rank_marks_the_chosen_one_and_draws_it(run, recording_
     assert [line.split()[0] for line in result.stdout.splitlines() if "chosen" in line] == ["3"]
     assert "Rank 3 suffices." in result.stderr
     assert picture.is_file()
+    plt.close("all")
     assert run(*words).exit_code == 1
     assert "whole numbers with commas between them" in run("rank", recording_file, "--ranks", "1-4").stderr
 

@@ -16,6 +16,7 @@ import pandas as pd
 import pynwb
 import pytest
 import scipy.io
+import scipy.signal
 import typer.main
 from jax.experimental.compilation_cache import compilation_cache
 from shared_data import SHARED_DATA, needs_shared_data
@@ -62,6 +63,12 @@ def write_session(folder: Path) -> None:
     drive = np.sin(np.linspace(0, 6, 40) + rng.uniform(0, 6, (6, 1)))
     spikes = rng.poisson(0.4 * np.exp(0.8 * drive[..., None] * rng.normal(size=12)))
     np.savez(folder / "session.npz", spikes=spikes)
+    for day in ("monday", "tuesday"):
+        light = np.zeros((6, 40))
+        for trial, onset in enumerate(rng.permutation(6) * 4 + 5):
+            light[trial, onset : onset + 10] = 1.0
+        answer = scipy.signal.lfilter([0.1], [1, -0.9], light)[..., None]
+        np.savez(folder / f"{day}.npz", spikes=rng.poisson(0.5 * np.exp(3 * answer * rng.normal(size=12))), light=light)
     session = {"spikes": spikes.transpose(2, 1, 0), "unit_ids": np.arange(12) + 1.0, "choice": np.arange(6) % 2}
     scipy.io.savemat(folder / "session.mat", {"session": session})
     table = pd.DataFrame(spikes.reshape(-1, 12), columns=[f"unit_{i}" for i in range(12)])
@@ -146,10 +153,10 @@ def test_links_and_pictures_lead_somewhere(page):
 
 EXAMPLES = {
     "own_model.py": ["--trials", "4", "--bins", "100", "--units", "4", "--draws", "50"],
-    "fit_simulated_bistable.py": ["--trials", "10", "--bins", "40", "--neurons", "15", "--steps", "50"],
-    "rat_clicks.py": ["--trials", "20", "--steps", "50"],
-    "head_direction.py": ["--trials", "10", "--steps", "50"],
-    "worm.py": ["--steps", "50"],
+    "fit_simulated_bistable.py": ["--trials", "10", "--bins", "40", "--neurons", "15", "--draws", "10"],
+    "rat_clicks.py": ["--trials", "20", "--draws", "10"],
+    "head_direction.py": ["--trials", "10", "--draws", "10"],
+    "worm.py": ["--draws", "10"],
 }
 ON_REAL_DATA = ("rat_clicks.py", "head_direction.py", "worm.py")
 

@@ -119,7 +119,7 @@ def test_start_values_are_finite_and_better_than_the_prior_median(zoo_case):
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(c.name, marks=pytest.mark.slow if c.engine == "nuts" else ()) for c in list_models()],
+    params=[pytest.param(name, marks=() if name == "low_rank_rnn_poisson" else pytest.mark.slow) for name in NAMES],
 )
 def tiny_fit(request):
     module, data, *_ = case_of(request.param)
@@ -135,7 +135,13 @@ def test_fifty_steps_of_its_engine_give_a_finite_labelled_result(tiny_fit):
         assert np.isfinite(array).all(), name
     for attribute in ("model", "engine", "seed", "versions", "precision", "device", "wall_time", "status"):
         assert attribute in result.attrs
-    assert set(result["log_likelihood"].sizes) == {"chain", "draw", "trial", "unit"}
+    of_paths = hasattr(_module, "state_space")
+    assert set(result["log_likelihood"].sizes) == {"chain", "draw", "trial"} | (set() if of_paths else {"unit"})
+    likelihood = next(iter(result["log_likelihood"].data_vars.values()))
+    # So early, the noise may be too small for the path's mode to be found in single precision; that is counted.
+    lost = ~np.isfinite(likelihood)
+    assert lost.sum() == result["log_likelihood"].attrs.get("lost_modes", 0)
+    assert lost.mean() <= 0.01
 
 
 def test_every_dimension_has_a_name_that_a_user_can_read(tiny_fit):

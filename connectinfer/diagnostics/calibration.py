@@ -58,7 +58,7 @@ ENGINES: dict[str, tuple[Callable[..., Any], ...]] = {
 }
 """The functions whose options an engine takes."""
 
-_NO_OPTIONS = {"key", "model", "inputs", "bound", "sites", "trained", "conditionals", "fixed", "show_progress"}
+_NO_OPTIONS = {"key", "model", "inputs", "bound", "arrays", "trained", "conditionals", "fixed", "show_progress"}
 
 # Of a path or a matrix, so many entries say whether it is calibrated.
 _MOST_ENTRIES = 6
@@ -207,7 +207,7 @@ def _posterior(
     if engine == "nuts":
         return nuts_posterior(bound, **options)
     if engine == "svi":
-        return svi_posterior(bound, describe_sites(bound, arrays), **options)
+        return svi_posterior(bound, arrays, **options)
     draws = {name: value for name, value in options.items() if name in option_names(flow_posterior)}
     training = {name: value for name, value in options.items() if name not in draws}
     # Before the training, which takes minutes.

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from connectinfer.diagnostics.importance import path_sites
+from connectinfer.diagnostics.importance import at_draws_of, path_sites
 from connectinfer.statistics.co_smoothing import ratio_score
 
 _REFIT = "Refit with parts hidden: `leave_out(model, recording)`, and compare what it returns."
@@ -27,7 +27,7 @@ def compare(models: Mapping[str, xr.Dataset | xr.DataTree]) -> pd.DataFrame:
 
     Raises:
         ValueError: fewer than two models, scores and results mixed, other data, folds or measures, or results that
-            cannot be reweighted, as those of models with latent paths, each of which was fitted to its trial.
+            cannot be reweighted, as those with latent paths that are not integrated out of the likelihood.
     """
     if len(models) < 2:
         raise ValueError(f"A comparison needs at least two models; got {list(models)}.")
@@ -92,7 +92,8 @@ def _from_results(models: Mapping[str, xr.DataTree]) -> _Scored:
     first_name, first = next(iter(models.items()))
     for name, result in models.items():
         _check_same_data(name, result, first_name, first)
-        if paths := path_sites(result):
+        integrated = result["log_likelihood"].attrs.get("paths") == "integrated out"
+        if (paths := path_sites(result)) and not integrated:
             raise ValueError(
                 f"{name!r} has latent paths ({', '.join(paths)}): each trial's path was fitted to the trial itself, so "
                 f"no reweighting of the draws says what would have been predicted without it. {_REFIT}"
@@ -125,8 +126,14 @@ def _pointwise(name: str, result: xr.DataTree) -> np.ndarray:
     """The elpd of every left-out trial; of every item where the likelihood has no trials."""
     from arviz_stats.loo.loo import loo
 
-    groups = {group: result[group].to_dataset() for group in ("posterior", "sample_stats")}
-    groups["log_likelihood"] = xr.Dataset({"total": _by_trial(name, result["log_likelihood"].to_dataset())})
+    likelihood = result["log_likelihood"].to_dataset()
+    groups = {group: at_draws_of(likelihood, result[group].to_dataset()) for group in ("posterior", "sample_stats")}
+    groups["log_likelihood"] = xr.Dataset({"total": _by_trial(name, likelihood)})
+    if n_lost := int(likelihood.attrs.get("lost_modes", 0)):
+        raise ValueError(
+            f"The log likelihood of {name!r} is unknown for {n_lost} trials of draws: Newton's method did not find the "
+            f"mode of their path's posterior. {_REFIT}"
+        )
     with warnings.catch_warnings():
         # What it warns of, large k-hat, is refused below in words that say what to do.
         warnings.simplefilter("ignore")

@@ -39,6 +39,11 @@ def path_sites(result: xr.DataTree) -> list[str]:
     return [str(name) for name in result["log_prior"].data_vars if name in posterior and "time" in posterior[name].dims]
 
 
+def at_draws_of(likelihood: xr.Dataset, group: xr.Dataset) -> xr.Dataset:
+    """`group` at the draws whose log likelihood is known: with paths integrated out it is that of some hundreds."""
+    return group if likelihood.sizes["draw"] == group.sizes["draw"] else group.sel(draw=likelihood["draw"])
+
+
 def _has_tail(log_weights: Float[np.ndarray, " draw"]) -> bool:
     """Whether the largest weights, to which a Pareto law is fitted, differ by more than rounding."""
     n_tail = int(max(min(len(log_weights) / 5, 3 * len(log_weights) ** 0.5), 1))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from connectinfer.diagnostics.importance import k_hat, largest_k_hat, path_sites
+from connectinfer.diagnostics.importance import at_draws_of, k_hat, largest_k_hat, path_sites
 from connectinfer.diagnostics.verdict import NOT_CERTIFIED, PASS, Diagnosis, Verdict
 
 # The paper's threshold: the distance, per doubling of the power, of a normal mean that shifts by 0.3 sd.
@@ -41,6 +41,7 @@ def prior_sensitivity(result: xr.DataTree, *, priors: Sequence[str] | None = Non
     needed = ("posterior", "log_prior", "log_likelihood")
     if missing := [name for name in needed if name not in result.children]:
         raise ValueError(f"Sensitivity to the prior needs the groups {', '.join(needed)}; missing: {missing}.")
+    result = _where_likelihood_is_known(result)
     scaled = _top_level(result) if priors is None else list(priors)
     known = [str(name) for name in result["log_prior"].data_vars]
     if unknown := [name for name in scaled if name not in known]:
@@ -54,6 +55,18 @@ def prior_sensitivity(result: xr.DataTree, *, priors: Sequence[str] | None = Non
         return Diagnosis((obstacle,))
     found = {group: _sensitivity(result, judged, group, scaled) for group in _GROUPS}
     return Diagnosis(tuple(_of_site(str(name), *(found[group][name].values for group in _GROUPS)) for name in judged))
+
+
+def _where_likelihood_is_known(result: xr.DataTree) -> xr.DataTree:
+    likelihood, groups = result["log_likelihood"].to_dataset(), {}
+    for name, group in result.children.items():
+        dataset = group.to_dataset()
+        groups[name] = (
+            at_draws_of(likelihood, dataset) if name in ("posterior", "log_prior", "sample_stats") else dataset
+        )
+    found = xr.DataTree.from_dict(groups)
+    found.attrs = result.attrs
+    return found
 
 
 def _top_level(result: xr.DataTree) -> list[str]:

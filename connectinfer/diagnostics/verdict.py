@@ -38,13 +38,13 @@ class Diagnosis:
         """The headline and the table in Markdown."""
         rows = ["| concern | verdict | value | threshold | what it means |", "| --- | --- | --- | --- | --- |"]
         for v in self.verdicts:
-            rows.append(f"| {v.concern} | **{v.verdict}** | {v.value:.3g} | {v.threshold} | {v.explanation} |")
+            rows.append(f"| {v.concern} | **{v.verdict}** | {v.value:.4g} | {v.threshold} | {v.explanation} |")
         return f"{self.headline}\n\n" + "\n".join(rows)
 
     def __str__(self) -> str:
         lines = [self.headline, ""]
         for v in self.verdicts:
-            lines.append(f"{v.verdict.upper():>13}  {v.concern}: {v.value:.3g} ({v.threshold}). {v.explanation}")
+            lines.append(f"{v.verdict.upper():>13}  {v.concern}: {v.value:.4g} ({v.threshold}). {v.explanation}")
         return "\n".join(lines)
 
     @property

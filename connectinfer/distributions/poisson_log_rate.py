@@ -3,13 +3,12 @@
 # NumPyro declares these class attributes as properties and lists, and assigns constraints and tuples itself.
 # pyright: reportAssignmentType=false
 
-import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from connectinfer.dynamics.observation import poisson_log_likelihood
+from connectinfer.dynamics.observation import poisson_log_likelihood, sample_poisson
 
 
 class PoissonLogRate(dist.Distribution):
@@ -26,8 +25,9 @@ class PoissonLogRate(dist.Distribution):
         super().__init__(jnp.shape(log_rate), (), validate_args=validate_args)
 
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Num[Array, "*shape"]:
-        """Draws counts."""
-        return jax.random.poisson(key, jnp.exp(self.log_rate), sample_shape + self.batch_shape)
+        """Draws counts, -1 where the rate is infinite or undefined."""
+        counts = sample_poisson(key, self.log_rate, sample_shape)
+        return jnp.where(jnp.isnan(counts), -1, counts).astype(int)
 
     def log_prob(self, value: Num[Array, "*shape"]) -> Float[Array, "*scored"]:
         """Log probability of counts, whose shape is broadcast against that of `log_rate`."""

@@ -12,6 +12,9 @@ from jaxtyping import Array, Bool, Float, Key, Num
 
 from connectinfer.dynamics.low_rank import LowRankRNN, potentials
 
+# Below this rate no count above the limit has a chance that single precision could tell from none.
+_LOW_RATE, _MOST_AT_LOW_RATE = 60.0, 160
+
 
 def tied_readout(
     network: LowRankRNN,
@@ -34,9 +37,40 @@ def affine_readout(
     return z @ loading.T + bias
 
 
-def sample_poisson(key: Key[Array, ""], log_rate: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Poisson counts with mean `exp(log_rate)` per bin, as whole floats."""
-    return jax.random.poisson(key, jnp.exp(log_rate)).astype(log_rate.dtype)
+def sample_poisson(
+    key: Key[Array, ""], log_rate: Float[Array, "*batch"], sample_shape: tuple[int, ...] = ()
+) -> Float[Array, "*shape"]:
+    """Poisson counts with mean `exp(log_rate)` per bin, as whole floats; NaN where that is infinite or undefined.
+
+    By inversion, of one uniform number each: several times faster than `jax.random.poisson`, and compiled in a quarter
+    of the time. Where rates are above 60, by the Cornish-Fisher expansion of the quantile, with Sheppard's correction
+    for whole numbers: the distribution function is off by at most 2e-5.
+    """
+    rate, shape = jnp.exp(log_rate), sample_shape + log_rate.shape
+    uniform = jax.random.uniform(key, shape, rate.dtype)
+    low, high = _low_counts(uniform, jnp.minimum(rate, _LOW_RATE)), _high_counts(uniform, jnp.maximum(rate, _LOW_RATE))
+    return jnp.where(jnp.isfinite(rate), jnp.where(rate < _LOW_RATE, low, high), jnp.nan)
+
+
+def _low_counts(uniform: Float[Array, "*shape"], rate: Float[Array, "*batch"]) -> Float[Array, "*shape"]:
+    begun = jnp.exp(-rate) * jnp.ones_like(uniform)
+
+    def step(now: tuple[Array, ...]) -> tuple[Array, ...]:
+        k, counts, chance, below = now
+        # Rounded, chances may sum to less than the largest uniform number.
+        counts = counts + ((uniform > below) & ((chance > 1e-9) | (k < rate)))
+        chance = chance * rate / (k + 1)
+        return k + 1, counts, chance, below + chance
+
+    def goes_on(now: tuple[Array, ...]) -> Array:
+        return (now[3] < uniform).any() & (now[0] < _MOST_AT_LOW_RATE)
+
+    return jax.lax.while_loop(goes_on, step, (jnp.array(0), jnp.zeros_like(uniform), begun, begun))[1]
+
+
+def _high_counts(uniform: Float[Array, "*shape"], rate: Float[Array, "*batch"]) -> Float[Array, "*shape"]:
+    z, sd = jax.scipy.special.ndtri(jnp.clip(uniform, 1e-7, 1 - 1e-7)), jnp.sqrt(rate)
+    return jnp.round(rate + sd * z + (z**2 - 1) / 6 - (2 * z + z**3) / (72 * sd))
 
 
 def sample_gaussian(key: Key[Array, ""], mean: Float[Array, "*shape"], sd: ArrayLike) -> Float[Array, "*shape"]:

@@ -112,6 +112,19 @@ class _Run(NamedTuple):
     done: Array
 
 
+def check_thinning(warmup: int, draws: int, thinning: int) -> None:
+    """Raise unless at least one draw would be kept.
+
+    Raises:
+        ValueError: `warmup` below 0, `thinning` below 1, or fewer `draws` than `thinning`.
+    """
+    if warmup < 0 or thinning < 1 or draws < thinning:
+        raise ValueError(
+            "`warmup` must be at least 0, `thinning` at least 1 and `draws` at least as many as `thinning`; got "
+            f"warmup={warmup}, thinning={thinning} and draws={draws}."
+        )
+
+
 def run_chains(
     key: PRNGKeyArray,
     sampler: Sampler,

@@ -12,23 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from connectinfer.data.identifiers import listing
 from connectinfer.data.recording import TIME_TOLERANCE, check_layout, observed_kind
 from connectinfer.inference.path_gibbs import draw_paths
-from connectinfer.latent.block_tridiagonal import standardise
 from connectinfer.latent.conditionals import Arrays, Conditionals, Paths
 from connectinfer.latent.path_model import observation_law
 from connectinfer.latent.recording_arrays import trial_arrays
-from connectinfer.latent.state_space import Seen, StateSpace, log_marginal, path_posterior
+from connectinfer.latent.state_space import Seen, StateSpace, find_mode, log_marginal_at, path_posterior
 from connectinfer.zoo import load_model
 
 # Of a random walk, whose posterior has one mode; the noise of its steps leaves room for the drift.
 _FIRST_STEPS, _WIDENED = 8, 3.0
-_STEPS_AT_ONCE, _MOST_STEPS = 4, 60
-# Newton's decrement at which the mode is found: its log density lies half of it below the maximum, in nats.
-_TOLERANCE = 1e-3
 _MOVES = 2
 
 
@@ -51,7 +47,7 @@ def infer_paths(
     integrated out by Laplace's approximation; `expected (trial, time, unit)`, the posterior mean of every entry, hidden
     ones included; `observed_data`, `constant_data`. `sample_stats` holds `path_acceptance (chain, draw, trial)`, the
     chance of a proposal from that approximation, near 1 where it is good (paths make two such Metropolis moves), and
-    `newton_decrement (chain, draw, trial)`, which is below 0.001 where the mode was found.
+    `newton_decrement (chain, draw, trial)`, which is below 0.1 where the mode was found.
 
     Raises:
         ValueError: a model without paths; other units, inputs or bin width, another kind of recording, or what is none;
@@ -101,41 +97,23 @@ def _infer(
     def one(total: Array, given: tuple[Array, Mapping[str, Array]]) -> tuple[Array, _Found]:
         key, draw = given
         space = conditionals.space_of(draw, dict(numbers) | dict(arrays))
-        mode, decrement = _mode(space, seen)
-        marginal = log_marginal(space, seen, mode, steps=1)
-        latent, acceptance = draw_paths(key, space, seen, mode, _MOVES)
+        found = find_mode(space, seen, _start(space, seen))
+        marginal = log_marginal_at(space, seen, found.posterior)
+        latent, acceptance = draw_paths(key, space, seen, found.posterior, _MOVES)
         mean = observation_law(space.observation, space.predictor(latent)).mean
-        return total + mean, _Found(latent, marginal, acceptance, decrement)
+        return total + mean, _Found(latent, marginal, acceptance, found.decrement)
 
     total, found = jax.lax.scan(one, jnp.zeros(seen.activity.shape), (keys, draws))
     return found, total / len(keys)
 
 
-def _mode(space: StateSpace, seen: Seen) -> tuple[Paths, Float[Array, " trial"]]:
-    """The mode of every path, by Newton's method, and the decrement of its last step.
-
-    It starts where a random walk with the same observations has its mode.
-    """
+def _start(space: StateSpace, seen: Seen) -> Paths:
+    """The mode of paths of a random walk with the same observations."""
     walk = eqx.tree_at(
         lambda s: (s.transition, s.noise_tril), space, (jax.tree_util.Partial(_stay), _WIDENED * space.noise_tril)
     )
     zeros = jnp.zeros((*seen.alive.shape, len(space.initial_mean))) + space.initial_mean
-    start = path_posterior(walk, seen, zeros, steps=_FIRST_STEPS).mode
-
-    def unfinished(state: tuple[Int[Array, ""], Paths, Array]) -> Array:
-        taken, _, decrement = state
-        return (taken < _MOST_STEPS) & ~(decrement < _TOLERANCE).all()
-
-    def advance(state: tuple[Int[Array, ""], Paths, Array]) -> tuple[Array, Paths, Array]:
-        taken, mode, _ = state
-        before = path_posterior(space, seen, mode, steps=_STEPS_AT_ONCE - 1).mode
-        found = path_posterior(space, seen, before, steps=1)
-        step = standardise(found.factor, jnp.moveaxis(found.mode - before, 0, -1))
-        return taken + _STEPS_AT_ONCE, found.mode, (step**2).sum((0, 1))
-
-    unknown = jnp.full(len(start), jnp.inf, start.dtype)
-    _, mode, decrement = jax.lax.while_loop(unfinished, advance, (jnp.array(0), start, unknown))
-    return mode, decrement
+    return path_posterior(walk, seen, zeros, steps=_FIRST_STEPS).mode
 
 
 def _stay(z: Array, v: Array) -> Array:

@@ -14,10 +14,12 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from numpyro.infer.hmc import hmc
 
 from connectinfer.inference.chains import CHUNK, Keeping, Sampler, Schedule, run_chains
+from connectinfer.inference.integrated_paths import add_paths_to_all, path_sites, without
 from connectinfer.inference.preflight import check_model
 from connectinfer.inference.result import Labels, build_result, check_labels, store_dims
 from connectinfer.inference.start import chain_coordinates, constrain, potential
 from connectinfer.inference.trace import bind, describe_sites
+from connectinfer.latent.path_model import integrate_paths as paths_integrated
 from connectinfer.optimisation.checkpoint import fingerprint
 from connectinfer.optimisation.interruption import terminations_interrupt
 from connectinfer.optimisation.progress import timed
@@ -52,6 +54,7 @@ def sample_nuts(
     *,
     labels: Labels | None = None,
     initial: Mapping[str, Any] | None = None,
+    integrate_paths: bool = False,
     warmup: int = 500,
     draws: int = 500,
     chains: int = 4,
@@ -62,6 +65,10 @@ def sample_nuts(
     **kernel_options: Any,
 ) -> xr.DataTree:
     """Posterior draws by NumPyro's NUTS.
+
+    With `integrate_paths`, chains move in the parameters alone, under Laplace's approximation of the likelihood with
+    the latent paths integrated out; the paths of every draw are then drawn given its parameters, by Metropolis moves
+    whose chance `sample_stats` holds. The model's paths must come from `latent.path_model.sample_paths`.
 
     `initial` holds start values of sites (constrained space); sites it does not name begin at their prior median. With
     it, chains start as plausible draws of the Laplace approximation at the mode reached from there, and move in
@@ -81,8 +88,9 @@ def sample_nuts(
 
     Raises:
         ValueError: an unknown option or chain method, an option out of range, fewer devices than chains or a model that
-            JAX cannot divide under `"parallel"`, labels or start values that do not fit the model, a model that fails
-            its pre-flight check, too few starts of finite density, or a checkpoint of other work.
+            JAX cannot divide under `"parallel"`, no paths to integrate out, labels or start values that do not fit the
+            model, a model that fails its pre-flight check, too few starts of finite density, or a checkpoint of other
+            work.
         OSError: the checkpoint cannot be written; what was saved before is intact.
         KeyboardInterrupt: interrupted before the end of the warm-up, when there is nothing to keep.
     """
@@ -91,19 +99,22 @@ def sample_nuts(
         raise ValueError(f"Unknown options {sorted(unknown)}; NUTS takes {', '.join(sorted(NUTS_OPTIONS))}.")
     _check_chains(chain_method, chains, warmup, draws)
     labels = labels or Labels.of(model)
-    key_check, key_chains, key_result = jax.random.split(key, 3)
+    key_check, key_chains, key_result, key_paths = jax.random.split(key, 4)
     bound, arrays = bind(model, inputs)
-    sites = describe_sites(bound, arrays)
-    check_labels(sites, labels)
+    moved_in = paths_integrated(bound) if integrate_paths else bound
+    sites = describe_sites(moved_in, arrays)
+    check_labels(describe_sites(bound, arrays), labels)
     with timed("checking the model on draws from its prior", show_progress):
         preflight = check_model(key_check, bound, arrays)
     key_start, key_kernel = jax.random.split(key_chains)
-    prior = {name: value for name, value in preflight.prior.items() if sites[name].kind == "latent"}
+    prior = {name: preflight.prior[name] for name, site in sites.items() if site.kind == "latent"}
+    if integrate_paths and initial is not None:
+        initial = without(path_sites(bound, arrays), initial)
     with timed("finding where chains start", show_progress):
-        coordinates = chain_coordinates(key_start, bound, arrays, prior, initial, chains)
+        coordinates = chain_coordinates(key_start, moved_in, arrays, prior, initial, chains)
     depths = (min(max_tree_depth, _WARMUP_DEPTH) if coordinates.approximation else max_tree_depth, max_tree_depth)
     options = {"num_warmup": warmup, "max_tree_depth": depths} | kernel_options
-    sampler = _sampler(bound, coordinates.to_free, options, chain_method, chains)
+    sampler = _sampler(moved_in, coordinates.to_free, options, chain_method, chains)
     work = {
         "model": labels.model,
         "inputs": {name: repr(x) for name, x in inputs.items() if name not in arrays},
@@ -123,6 +134,10 @@ def sample_nuts(
     stats["tree_depth"] = np.floor(np.log2(stats["n_steps"])).astype(int) + 1
     # Only a tree of full size was cut: a smaller one ended by a U-turn in its last doubling.
     stats["reached_max_tree_depth"] = stats["n_steps"] >= 2**max_tree_depth - 1
+    if integrate_paths:
+        with timed("drawing the paths", show_progress):
+            samples, more = add_paths_to_all(key_paths, bound, arrays, samples)
+        stats |= more
     attrs = {
         "engine": "nuts",
         "status": run.status,

@@ -7,17 +7,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from connectinfer.latent.block_tridiagonal import solve, standardise
-from connectinfer.latent.conditionals import Conditionals
-from connectinfer.latent.state_space import PathPosterior, Seen, StateSpace, path_log_density, path_posterior
+from connectinfer.latent.conditionals import Conditionals, Paths
+from connectinfer.latent.path_moves import (
+    LONGEST_PIECE,
+    PathDraw,
+    approximate_paths,
+    deviations_from,
+    free_bins,
+    move_paths,
+)
+from connectinfer.latent.state_space import PathPosterior, Seen, StateSpace, path_log_density
 
-# A path of hundreds of numbers that lies a third of a standard deviation beside the mode has nearly its density.
-_NEWTON_STEPS, _LAST_STEP = 12, 0.3
-# Longer paths are drawn piece by piece: of whole ones, fewer proposals would be accepted the longer they are.
-_LONGEST_PIECE = 400
 _FIRST_NOISE_STEP, _NOISE_ACCEPTANCE = 0.1, 0.3
-
-Paths = Float[Array, "trial time dim"]
+_NOISE_MOVES = 2
 
 
 class Chain(NamedTuple):
@@ -46,17 +48,21 @@ def sweep(
     ever leave it. The size of moves of the noise adapts during the warm-up.
     """
     key, key_free, key_paths, key_noise, key_update = jax.random.split(chain.key, 5)
-    free = _free_bins(key_free, chain.paths.shape[1])
+    free = free_bins(key_free, chain.paths.shape[1])
     space = conditionals.space(chain.parameters, arrays)
-    draw, chances = _move_paths(key_paths, chain, space, seen, free, chain.taken < warmup // 2)
-    parameters, paths, mode = chain.parameters, draw.paths, draw.posterior.mode
-    stats = {"path_acceptance": jnp.nanmean(chances)}
-    noise_step = chain.noise_step
+    found = approximate_paths(space, seen, chain.mode, chain.paths, free)
+    draw, chances = move_paths(key_paths, found, chain.paths, space, seen, free, chain.taken < warmup // 2)
+    parameters, noise_step, stats = chain.parameters, chain.noise_step, {"path_acceptance": jnp.nanmean(chances)}
     if conditionals.propose_noise is not None:
-        parameters, paths, mode, chance = _move_noise(key_noise, chain, draw, conditionals, seen, free, arrays)
-        stats["noise_acceptance"] = chance
+
+        def move(now: tuple[PyTree, PathDraw], key: Array) -> tuple[tuple[PyTree, PathDraw], Array]:
+            return _move_noise(key, noise_step, *now, conditionals, seen, free, arrays)
+
+        (parameters, draw), chances = jax.lax.scan(move, (parameters, draw), jax.random.split(key_noise, _NOISE_MOVES))
+        stats["noise_acceptance"] = chance = chances.mean()
         rate = jnp.where(chain.taken < warmup, (chain.taken + 1.0) ** -0.6, 0.0)
         noise_step = noise_step * jnp.exp(rate * (chance - _NOISE_ACCEPTANCE))
+    paths, mode = draw.paths, draw.posterior.mode
     moved, turned, more = conditionals.update(key_update, parameters, paths, seen, arrays)
     # A regression that fails in single precision leaves everything as it was, and is counted.
     failed = ~jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((moved, turned))]).all()
@@ -73,22 +79,28 @@ def drawn_sites(chain: Chain, conditionals: Conditionals, seen: Seen, arrays: Ma
 
 
 def draw_paths(
-    key: PRNGKeyArray, space: StateSpace, seen: Seen, mode: Paths, moves: int
+    key: PRNGKeyArray, space: StateSpace, seen: Seen, found: PathPosterior, moves: int
 ) -> tuple[Paths, Float[Array, " trial"]]:
-    """A draw of the paths at given parameters, and every trial's mean chance of being accepted.
+    """A draw of the paths from their posterior at given parameters, and every trial's mean chance of a move.
 
-    Proposed from the Laplace approximation around `mode`, it makes `moves` Metropolis moves, as in a sweep.
+    A draw from `found`, the Laplace approximation at the mode, is followed by `moves` Metropolis moves towards others;
+    what follows the end of a trial comes from the dynamics.
     """
-    key_chain, key_rest = jax.random.split(key)
+    key_start, key_moves, key_rest = jax.random.split(key, 3)
+    n_bins = seen.alive.shape[1]
+    noise = jax.random.normal(key_start, jnp.moveaxis(found.mode, 0, -1).shape, found.mode.dtype)
+    start = found.mode + deviations_from(found, jnp.where(seen.alive.T[:, None], noise, 0.0))
 
-    def move(chain: Chain, first: Array) -> tuple[Chain, Array]:
-        key, key_free, key_paths = jax.random.split(chain.key, 3)
-        free = _free_bins(key_free, mode.shape[1])
-        draw, chances = _move_paths(key_paths, chain, space, seen, free, first)
-        return chain._replace(key=key, paths=draw.paths, mode=draw.posterior.mode), jnp.nanmean(chances, 1)
+    def move(paths: Paths, key: Array) -> tuple[Paths, Array]:
+        key_free, key_paths = jax.random.split(key)
+        free = free_bins(key_free, n_bins)
+        # Pieces of long paths have an approximation of their own, given the bins between them.
+        own = found if n_bins <= LONGEST_PIECE else approximate_paths(space, seen, found.mode, paths, free)
+        draw, chances = move_paths(key_paths, own, paths, space, seen, free, False)
+        return draw.paths, jnp.nanmean(chances, 1)
 
-    chain, chances = jax.lax.scan(move, first_link(key_chain, (), mode), jnp.arange(moves + 1) == 0)
-    return continued(key_rest, space, seen, chain.paths), chances[1:].mean(0)
+    paths, chances = jax.lax.scan(move, start, jax.random.split(key_moves, moves))
+    return continued(key_rest, space, seen, paths), chances.mean(0)
 
 
 def continued(key: PRNGKeyArray, space: StateSpace, seen: Seen, paths: Paths) -> Paths:
@@ -107,98 +119,37 @@ def continued(key: PRNGKeyArray, space: StateSpace, seen: Seen, paths: Paths) ->
     return jnp.concatenate([first[:, None], jnp.moveaxis(later, 0, 1)], 1)
 
 
-class _Draw(NamedTuple):
-    """Paths, the approximation that they were proposed from, the standard normal numbers that it turns into them, and
-    their log joint density with the observations."""
-
-    posterior: PathPosterior
-    noise: Float[Array, "time dim trial"]
-    paths: Paths
-    log_density: Float[Array, "trial time"]
-
-
-def _free_bins(key: PRNGKeyArray, n_bins: int) -> Bool[Array, " time"]:
-    """Which bins move: all of a short trial, all but one in every piece of a long one, other ones in every sweep."""
-    if n_bins <= _LONGEST_PIECE:
-        return jnp.ones(n_bins, bool)
-    offset = jax.random.randint(key, (), 0, _LONGEST_PIECE)
-    return (jnp.arange(n_bins) + offset) % _LONGEST_PIECE != 0
-
-
-def _move_paths(
-    key: PRNGKeyArray,
-    chain: Chain,
-    space: StateSpace,
-    seen: Seen,
-    free: Bool[Array, " time"],
-    always: Bool[Array, ""],
-) -> tuple[_Draw, Float[Array, "trial piece"]]:
-    """Paths proposed from the Laplace approximation and accepted piece by piece, and the chances of that, NaN where a
-    trial has ended."""
-    key_noise, key_accept = jax.random.split(key)
-    start = jnp.where(free[:, None], chain.mode, chain.paths)
-    found = path_posterior(space, seen, start, steps=_NEWTON_STEPS, last_step=_LAST_STEP, free=free)
-    moving = (seen.alive & free).T[:, None]
-    noise = jnp.where(moving, jax.random.normal(key_noise, _time_first(start).shape, start.dtype), 0.0)
-    proposed = found.mode + _drawn(found, noise)
-    before = standardise(found.factor, _time_first(chain.paths - found.mode))
-    new, old = (path_log_density(space, seen, paths) for paths in (proposed, chain.paths))
-    gained = (new - old) + 0.5 * (noise**2 - jnp.where(moving, before**2, 0.0)).sum(1).T
-    # A bin that does not move ends a piece: what it is observed to be, and how it was reached, belongs to this one.
-    piece = jnp.cumsum(~free) - ~free
-    n_pieces = -(-len(free) // _LONGEST_PIECE) + 1
-    by_piece = gained @ jax.nn.one_hot(piece, n_pieces, dtype=gained.dtype)
-    accepted = jnp.log(jax.random.uniform(key_accept, by_piece.shape)) < by_piece
-    taken = accepted[:, piece] | (always & jnp.isfinite(by_piece)[:, piece])
-    draw = _Draw(
-        found,
-        jnp.where(taken.T[:, None], noise, before),
-        jnp.where(taken[..., None], proposed, chain.paths),
-        jnp.where(taken, new, old),
-    )
-    holds = seen.alive.astype(gained.dtype) @ jax.nn.one_hot(piece, n_pieces, dtype=gained.dtype) > 0
-    return draw, jnp.where(holds, jnp.nan_to_num(jnp.exp(jnp.minimum(by_piece, 0.0))), jnp.nan)
-
-
 def _move_noise(
     key: PRNGKeyArray,
-    chain: Chain,
-    draw: _Draw,
+    noise_step: Float[Array, ""],
+    parameters: PyTree,
+    draw: PathDraw,
     conditionals: Conditionals,
     seen: Seen,
     free: Bool[Array, " time"],
     arrays: Mapping[str, Any],
-) -> tuple[PyTree, Paths, Paths, Float[Array, ""]]:
-    """Parameters, paths and mode after a move of the process noise in which paths keep their standard normal numbers,
-    and its chance.
+) -> tuple[tuple[PyTree, PathDraw], Float[Array, ""]]:
+    """Parameters and paths after a move of the process noise in which paths keep their standard normal numbers, and its
+    chance.
 
     Given paths, their noise is known to within a percent, and given the noise, so are the paths' increments: moved one
     after the other, neither gets anywhere. Source: Yu & Meng, JCGS 20, 531 (2011).
     """
     assert conditionals.propose_noise is not None
     key_propose, key_accept = jax.random.split(key)
-    proposal = conditionals.propose_noise(key_propose, chain.noise_step, chain.parameters, arrays)
+    proposal = conditionals.propose_noise(key_propose, noise_step, parameters, arrays)
     space = conditionals.space(proposal.parameters, arrays)
-    start = jnp.where(free[:, None], draw.posterior.mode, draw.paths) @ proposal.gauge.T
-    found = path_posterior(space, seen, start, steps=_NEWTON_STEPS, last_step=_LAST_STEP, free=free)
-    paths = found.mode + _drawn(found, draw.noise)
+    mode, paths = (x @ proposal.gauge.T for x in (draw.posterior.mode, draw.paths))
+    found = approximate_paths(space, seen, mode, paths, free)
+    paths = found.mode + deviations_from(found, draw.noise)
+    proposed = PathDraw(found, draw.noise, paths, path_log_density(space, seen, paths))
     # Differences bin by bin: sums over all bins would lose them in single precision.
-    gained = (path_log_density(space, seen, paths) - draw.log_density).sum()
+    gained = (proposed.log_density - draw.log_density).sum()
     volume = 0.5 * (draw.posterior.factor.log_det - found.factor.log_det).sum()
     log_ratio = gained + volume + proposal.log_ratio
     accepted = jnp.log(jax.random.uniform(key_accept)) < log_ratio
     taken = jax.tree.map(
-        lambda new, old: jnp.where(accepted, new, old),
-        (proposal.parameters, paths, found.mode),
-        (chain.parameters, draw.paths, draw.posterior.mode),
+        lambda new, old: jnp.where(accepted, new, old), (proposal.parameters, proposed), (parameters, draw)
     )
     chance = jnp.where(jnp.isfinite(log_ratio), jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
-    return *taken, chance
-
-
-def _drawn(posterior: PathPosterior, noise: Float[Array, "time dim trial"]) -> Paths:
-    return jnp.moveaxis(solve(posterior.factor, jnp.zeros_like(noise), noise), -1, 0)
-
-
-def _time_first(paths: Paths) -> Float[Array, "time dim trial"]:
-    return jnp.moveaxis(paths, 0, -1)
+    return taken, chance

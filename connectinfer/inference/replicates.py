@@ -12,13 +12,14 @@ from numpyro.infer.hmc import hmc
 from numpyro.infer.util import unconstrain_fn
 
 from connectinfer.inference.amortised import FlowPosterior
+from connectinfer.inference.chains import check_thinning
 from connectinfer.inference.guides import build_guide, guide_constructor, guide_parameters
+from connectinfer.inference.integrated_paths import add_paths, path_sites, without
 from connectinfer.inference.path_gibbs import Chain, drawn_sites, first_link, sweep
 from connectinfer.inference.simulations import check_unweighted
 from connectinfer.inference.start import constrain, potential
 from connectinfer.inference.svi import adam_with_warmup, check_options, draw_from_guide, negative_elbo
 from connectinfer.inference.trace import (
-    Site,
     Sites,
     check_proper,
     describe_sites,
@@ -27,6 +28,7 @@ from connectinfer.inference.trace import (
     observed_values,
 )
 from connectinfer.latent.conditionals import Conditionals
+from connectinfer.latent.path_model import integrate_paths as paths_integrated
 from connectinfer.latent.state_space import Seen
 from connectinfer.optimisation.loop import minimised
 from connectinfer.optimisation.progress import compile_timed, progress_bar, trace_timed
@@ -99,6 +101,7 @@ def nuts_posterior(
     thinning: int = 5,
     max_tree_depth: int = 8,
     target_accept_prob: float = 0.8,
+    integrate_paths: bool = False,
 ) -> Posterior:
     """One chain of NumPyro's NUTS with a dense mass matrix; every `thinning`-th draw is kept.
 
@@ -107,7 +110,8 @@ def nuts_posterior(
     Raises:
         ValueError: `warmup` below 0, `thinning` below 1, or fewer `draws` than `thinning`, of which none would be kept.
     """
-    _check_thinning(warmup, draws, thinning)
+    check_thinning(warmup, draws, thinning)
+    whole, bound = bound, paths_integrated(bound) if integrate_paths else bound
 
     def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], start: Sites) -> tuple[Sites, dict[str, Array]]:
         free = unconstrain_fn(bound, (arrays,), {}, start)
@@ -131,7 +135,7 @@ def nuts_posterior(
         _, (unconstrained, stats) = jax.lax.scan(kept, state, None, length=draws // thinning)
         return jax.lax.map(lambda x: constrain(bound, arrays, x), unconstrained), stats
 
-    return posterior
+    return _with_paths(whole, posterior) if integrate_paths else posterior
 
 
 def gibbs_posterior(
@@ -148,7 +152,7 @@ def gibbs_posterior(
     Raises:
         ValueError: `warmup` below 0, `thinning` below 1, or fewer `draws` than `thinning`, of which none would be kept.
     """
-    _check_thinning(warmup, draws, thinning)
+    check_thinning(warmup, draws, thinning)
 
     def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], start: PyTree) -> tuple[Sites, dict[str, Array]]:
         inputs, seen = {**fixed, **arrays}, Seen.of(arrays["activity"], arrays["mask"])
@@ -165,23 +169,16 @@ def gibbs_posterior(
     return posterior
 
 
-def _check_thinning(warmup: int, draws: int, thinning: int) -> None:
-    if warmup < 0 or thinning < 1 or draws < thinning:
-        raise ValueError(
-            "`warmup` must be at least 0, `thinning` at least 1 and `draws` at least as many as `thinning`; got "
-            f"warmup={warmup}, thinning={thinning} and draws={draws}."
-        )
-
-
 def svi_posterior(
     bound: Callable,
-    sites: Mapping[str, Site],
+    arrays: Mapping[str, Any],
     *,
     guide: str | Callable = "normal",
     steps: int = 2000,
     learning_rate: float = 0.01,
     particles: int = 1,
     draws: int = 100,
+    integrate_paths: bool = False,
 ) -> Posterior:
     """Draws from a guide that was fitted as `fit_svi` does it.
 
@@ -190,6 +187,8 @@ def svi_posterior(
     """
     check_options(steps, learning_rate, particles, draws)
     constructor, optimizer = guide_constructor(guide), adam_with_warmup(learning_rate, steps)
+    whole, bound = bound, paths_integrated(bound) if integrate_paths else bound
+    sites = describe_sites(bound, arrays)
 
     def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], start: Sites) -> tuple[Sites, dict[str, Array]]:
         key_init, key_run, key_draws = jax.random.split(key, 3)
@@ -202,6 +201,19 @@ def svi_posterior(
             lambda k: draw_from_guide(k, fitted, bound, guide_function, arrays), jax.random.split(key_draws, draws)
         )
         return values, {"log_weight": log_weight}
+
+    return _with_paths(whole, posterior) if integrate_paths else posterior
+
+
+def _with_paths(bound: Callable, parameters: Posterior) -> Posterior:
+    """Draws of the parameters of a model whose paths are integrated out, and the paths that belong to them."""
+
+    def posterior(key: PRNGKeyArray, arrays: Mapping[str, Any], start: Sites) -> tuple[Sites, dict[str, Array]]:
+        key_parameters, key_paths = jax.random.split(key)
+        draws, stats = parameters(key_parameters, arrays, without(path_sites(bound, arrays), start))
+        keys = jax.random.split(key_paths, len(next(iter(draws.values()))))
+        draws, more = jax.lax.map(lambda each: add_paths(each[0], bound, arrays, each[1]), (keys, draws))
+        return draws, stats | more
 
     return posterior
 
@@ -250,7 +262,7 @@ def fit_replicates(
         KeyboardInterrupt: interrupted before the first batch was finished.
     """
 
-    def one(key: PRNGKeyArray, data: Sites, start: Sites, arrays: Mapping[str, Any]) -> tuple[Sites, Sites]:
+    def one(key: PRNGKeyArray, data: Sites, start: PyTree, arrays: Mapping[str, Any]) -> tuple[Sites, Sites]:
         own = {**arrays, **data}
         draws, stats = posterior(key, own, start)
         return jax.lax.map(lambda draw: summary(own, draw), draws), stats

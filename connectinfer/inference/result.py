@@ -14,8 +14,10 @@ from numpyro.distributions import ImproperUniform
 
 from connectinfer.dynamics.gauge import align_loadings, rotate
 from connectinfer.inference.drift import drift_group
+from connectinfer.inference.integrated_paths import path_sites, trial_likelihood
 from connectinfer.inference.preflight import FAILED_SOLVES
 from connectinfer.inference.trace import (
+    Evaluation,
     Site,
     Sites,
     describe_sites,
@@ -29,6 +31,8 @@ from connectinfer.optimisation.interruption import interruption_held
 
 _MOST_PREDICTIVE_DRAWS = 200
 _MOST_PREDICTIVE_VALUES = 20_000_000
+# Every draw costs a few Newton steps on all paths.
+_MOST_INTEGRATED_DRAWS, _MOST_INTEGRATED_VALUES = 400, 300_000_000
 LATENT_AXES = ("latent_dim", "latent_from")
 """Dimensions that turn with the gauge."""
 
@@ -88,15 +92,22 @@ def build_result(
     """The result of an engine as a tree of labelled groups.
 
     `samples` holds the latent sites, `(chain, draw, ...)`, in their constrained space, `prior` prior draws of all
-    sites, `(draw, ...)`. Deterministic sites, log prior, log likelihood (summed over time) and predictions come from
-    running the model at the samples. Loadings are rotated into one gauge, which `posterior.gauge` records.
+    sites, `(draw, ...)`. Deterministic sites, log prior, log likelihood (summed over time; where paths can be
+    integrated out, of whole trials without them, at up to 400 draws) and predictions come from running the model at the
+    samples. Loadings are rotated into one gauge, which `posterior.gauge` records.
     Ctrl-C is held back meanwhile: the draws would be lost.
     """
     key_evaluate, key_predict = jax.random.split(key)
     n_chains, n_draws = next(iter(samples.values())).shape[:2]
     flat = {name: jnp.asarray(x).reshape(-1, *x.shape[2:]) for name, x in samples.items()}
-    keys = jax.random.split(key_evaluate, n_chains * n_draws)
-    evaluated = map_draws(lambda k, values, a: evaluate(k, bound, a, values), keys, flat, arrays)
+    keys, integrated = jax.random.split(key_evaluate, n_chains * n_draws), bool(path_sites(bound, arrays))
+
+    def evaluate_draw(key: PRNGKeyArray, values: Sites, arrays: Mapping[str, Any]) -> Evaluation:
+        found = evaluate(key, bound, arrays, values)
+        # What is not returned is not computed.
+        return found._replace(log_likelihood={}) if integrated else found
+
+    evaluated = map_draws(evaluate_draw, keys, flat, arrays)
 
     def by_chain(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {name: np.asarray(x).reshape(n_chains, n_draws, *x.shape[1:]) for name, x in values.items()}
@@ -112,7 +123,9 @@ def build_result(
         "posterior": posterior,
         "sample_stats": _dataset(sample_stats, {name: [] for name in sample_stats}, {}),
         "log_prior": _dataset(by_chain(evaluated.log_prior), {name: [] for name in evaluated.log_prior}, {}),
-        "log_likelihood": _dataset(
+        "log_likelihood": _integrated_likelihood(bound, arrays, flat, n_chains, labels.coords)
+        if integrated
+        else _dataset(
             by_chain(evaluated.log_likelihood), _likelihood_dims(evaluated.log_likelihood, dims), labels.coords
         ),
         "posterior_predictive": _predictive(key_predict, bound, arrays, flat, n_chains, dims, labels.coords),
@@ -126,7 +139,7 @@ def build_result(
     if (drift := drift_group(posterior, inputs, flat, bound, arrays)) is not None:
         groups["drift"] = drift
     tree = xr.DataTree.from_dict(groups)
-    tree.attrs = _provenance(labels.model) | dict(attrs)
+    tree.attrs = provenance(labels.model) | dict(attrs)
     return tree
 
 
@@ -195,19 +208,39 @@ def _likelihood_dims(log_likelihood: Sites, dims: Mapping[str, list[str] | None]
 
 
 def _predictive(key, bound, arrays, flat, n_chains, dims, coords) -> xr.Dataset:
-    n_total = len(next(iter(flat.values())))
     sizes = jax.eval_shape(lambda k, v, a: predict(k, bound, a, v), key, {n: x[0] for n, x in flat.items()}, arrays)
     per_draw = max(sum(int(np.prod(x.shape)) for x in sizes.values()), 1)
     wanted = int(np.clip(_MOST_PREDICTIVE_VALUES // per_draw, 1, _MOST_PREDICTIVE_DRAWS))
-    n_draws = max(min(wanted, n_total) // n_chains, 1)
-    even = np.linspace(0, n_total // n_chains - 1, n_draws).astype(int)
-    by_chain = {n: x.reshape(n_chains, -1, *x.shape[1:])[:, even] for n, x in flat.items()}
-    chosen = {n: x.reshape(-1, *x.shape[2:]) for n, x in by_chain.items()}
+    chosen, even = _evenly(flat, n_chains, wanted)
+    n_draws = len(even)
     keys = jax.random.split(key, n_chains * n_draws)
     drawn = map_draws(lambda k, v, a: predict(k, bound, a, v), keys, chosen, arrays)
     values = {n: np.asarray(x).reshape(n_chains, n_draws, *x.shape[1:]) for n, x in drawn.items()}
     dataset = _dataset({n: _compact(x) for n, x in values.items()}, dims, coords)
     return dataset.assign_coords(draw=even)
+
+
+def _evenly(flat: Mapping[str, Any], n_chains: int, wanted: int) -> tuple[dict[str, Any], np.ndarray]:
+    """About `wanted` of the draws `(chain * draw, ...)`, evenly chosen from every chain, and their numbers."""
+    n_total = len(next(iter(flat.values())))
+    n_draws = max(min(wanted, n_total) // n_chains, 1)
+    even = np.linspace(0, n_total // n_chains - 1, n_draws).astype(int)
+    by_chain = {n: x.reshape(n_chains, -1, *x.shape[1:])[:, even] for n, x in flat.items()}
+    return {n: x.reshape(-1, *x.shape[2:]) for n, x in by_chain.items()}, even
+
+
+def _integrated_likelihood(
+    bound: Callable, arrays: Mapping[str, Any], flat: Mapping[str, Any], n_chains: int, coords: Mapping[str, Any]
+) -> xr.Dataset:
+    n_values = sum(x.size for x in observed_values(bound, arrays).values())
+    wanted = int(np.clip(_MOST_INTEGRATED_VALUES // max(n_values, 1), n_chains, _MOST_INTEGRATED_DRAWS))
+    chosen, even = _evenly(flat, n_chains, wanted)
+    keys = jax.random.split(jax.random.key(0), n_chains * len(even))
+    found = map_draws(lambda _, draw, arrays: trial_likelihood(bound, arrays, draw), keys, chosen, arrays)
+    values = {name: np.asarray(x).reshape(n_chains, len(even), -1) for name, x in found.items()}
+    lost = int(sum(np.isnan(x).sum() for x in values.values()))
+    dataset = _dataset(values, {name: ["trial"] for name in values}, coords)
+    return dataset.assign_coords(draw=even).assign_attrs(paths="integrated out", lost_modes=lost)
 
 
 def _expected(bound: Callable, arrays: Mapping[str, Any], flat: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -231,7 +264,8 @@ def _constant_data(inputs: Mapping[str, Any], coords: Mapping[str, Any]) -> xr.D
     return _dataset(known, dims, coords, ()).assign_attrs(numbers)
 
 
-def _provenance(model: str) -> dict[str, Any]:
+def provenance(model: str) -> dict[str, Any]:
+    """Attributes of every result: what made it, and where."""
     packages = ("connectinfer", "jax", "numpyro", "diffrax", "flowjax", "arviz", "xarray", "numpy")
     return {
         "model": model,

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from connectinfer.inference.chains import CHUNK, Keeping, Sampler, Schedule, run_chains
+from connectinfer.inference.chains import CHUNK, Keeping, Sampler, Schedule, check_thinning, run_chains
 from connectinfer.inference.path_gibbs import Chain, drawn_sites, first_link, sweep
 from connectinfer.inference.preflight import check_model
 from connectinfer.inference.result import Labels, build_result, check_labels, store_dims
@@ -31,8 +31,9 @@ def fit_state_space(
     *,
     conditionals: Conditionals,
     labels: Labels | None = None,
-    warmup: int = 100,
-    draws: int = 100,
+    warmup: int = 150,
+    draws: int = 250,
+    thinning: int = 1,
     chains: int = 4,
     checkpoint: str | Path | None = None,
     show_progress: bool = True,
@@ -42,7 +43,8 @@ def fit_state_space(
     Every sweep draws the paths, as proposals from the Laplace approximation of their posterior that a Metropolis step
     accepts or rejects trial by trial (long trials piece by piece); moves the process noise together with the paths,
     because neither moves far alone; and draws the parameters given the paths, by the model's `conditionals`. The draws
-    are exact: the approximation only proposes. In the first half of `warmup` sweeps, every path is accepted.
+    are exact: the approximation only proposes. In the first half of `warmup` sweeps, every path is accepted. Of `draws`
+    sweeps of every chain, each `thinning`-th is kept: neighbours resemble each other, and kept draws take space.
 
     `sample_stats` holds the shares of accepted moves and the log joint density of paths and observations. Ctrl-C or
     SIGTERM ends the run and returns the draws so far; with `checkpoint`, a folder, the state is saved every ten sweeps,
@@ -55,10 +57,9 @@ def fit_state_space(
         KeyboardInterrupt: interrupted before the end of the warm-up, when there is nothing to keep.
     """
     started = time.time()
-    if min(chains, draws) < 1 or warmup < 0:
-        raise ValueError(
-            f"`chains` and `draws` must be at least 1, `warmup` at least 0; got {chains}, {draws} and {warmup}."
-        )
+    if chains < 1:
+        raise ValueError(f"`chains` must be at least 1; got {chains}.")
+    check_thinning(warmup, draws, thinning)
     labels = labels or Labels.of(model)
     key_check, key_chains, key_result = jax.random.split(key, 3)
     bound, arrays = bind(model, inputs)
@@ -85,17 +86,23 @@ def fit_state_space(
     schedule = Schedule(warmup, draws, 0, 0)
     run = run_chains(key_chains, sampler, start, (arrays, seen), schedule, keeping, show_progress)
     samples, stats = (
-        {name.removeprefix(f"{group}/"): x for name, x in run.draws.items() if name.startswith(f"{group}/")}
+        {n.removeprefix(f"{group}/"): _thinned(x, thinning) for n, x in run.draws.items() if n.startswith(f"{group}/")}
         for group in ("posterior", "sample_stats")
     )
     attrs = {
         "engine": "state_space",
         "status": run.status,
         "warmup": warmup,
+        "thinning": thinning,
         "wall_time": time.time() - started,
     } | ({"went_on_after": run.went_on_after} if run.went_on_after else {})
     with timed("evaluating the draws and predicting", show_progress):
         return build_result(key_result, bound, arrays, inputs, samples, preflight.prior, stats, labels, attrs)
+
+
+def _thinned(x: np.ndarray, thinning: int) -> np.ndarray:
+    """Counted from the last draw: of an interrupted run, at least one is kept."""
+    return x[:, (x.shape[1] - 1) % thinning :: thinning]
 
 
 class _Chunk(NamedTuple):

@@ -15,10 +15,12 @@ from numpyro import handlers
 
 from connectinfer.distributions.latent_path import LatentPath
 from connectinfer.inference.guides import build_guide, guide_constructor, guide_parameters
+from connectinfer.inference.integrated_paths import add_paths_to_all, path_sites, without
 from connectinfer.inference.preflight import check_model
 from connectinfer.inference.result import Labels, build_result, check_labels
 from connectinfer.inference.start import central_start, constrain
 from connectinfer.inference.trace import Site, Sites, bind, describe_sites, latent_sites, map_draws
+from connectinfer.latent.path_model import integrate_paths as paths_integrated
 from connectinfer.optimisation.checkpoint import STATE_FILE, checkpoint_folder
 from connectinfer.optimisation.interruption import terminations_interrupt
 from connectinfer.optimisation.loop import LossFunction, Minimum, minimise
@@ -35,6 +37,7 @@ def fit_svi(
     *,
     labels: Labels | None = None,
     initial: Mapping[str, Any] | None = None,
+    integrate_paths: bool = False,
     guide: str | Callable = "normal",
     steps: int = 2000,
     learning_rate: float = 0.01,
@@ -46,7 +49,10 @@ def fit_svi(
     """Posterior draws from a variational approximation fitted by gradient descent on the negative ELBO.
 
     Latent paths are approximated by Gauss-Markov chains, the other sites by `guide` (see
-    `connectinfer.inference.guides.guide_constructor`). Adam with gradient clipping; the learning rate rises over the
+    `connectinfer.inference.guides.guide_constructor`). With `integrate_paths`, the guide is one of the parameters
+    alone, under Laplace's approximation of the likelihood with the paths integrated out; the paths of every draw are
+    then drawn given its parameters, by Metropolis moves whose chance `sample_stats` holds. The model's paths must come
+    from `latent.path_model.sample_paths`. Adam with gradient clipping; the learning rate rises over the
     first tenth of `steps` and falls to zero as a cosine. `initial` holds start values of sites, `particles` the draws
     per gradient. `sample_stats` holds the log importance weights (log joint minus log guide) of the draws, the group
     `optimisation` the loss of every step, and how far the sites `moved` in its second half, in posterior sds.
@@ -55,8 +61,9 @@ def fit_svi(
     steps bit for bit.
 
     Raises:
-        ValueError: an unknown guide, an option out of range, a checkpoint of other work, labels or start values that do
-            not fit the model, a site whose support depends on other sites, or a model that fails its pre-flight check.
+        ValueError: an unknown guide, an option out of range, a checkpoint of other work, no paths to integrate out,
+            labels or start values that do not fit the model, a site whose support depends on other sites, or a model
+            that fails its pre-flight check.
         OSError: the checkpoint cannot be written; what was saved before is intact.
         KeyboardInterrupt: interrupted before the first steps were taken.
     """
@@ -64,18 +71,20 @@ def fit_svi(
     constructor = guide_constructor(guide)
     check_options(steps, learning_rate, particles, draws)
     labels = labels or Labels.of(model)
-    key_check, key_init, key_run, key_draws, key_result, key_moved = jax.random.split(key, 6)
+    key_check, key_init, key_run, key_draws, key_result, key_moved, key_paths = jax.random.split(key, 7)
     bound, arrays = bind(model, inputs)
-    sites = describe_sites(bound, arrays)
-    check_labels(sites, labels)
+    moved_in = paths_integrated(bound) if integrate_paths else bound
+    sites = describe_sites(moved_in, arrays)
+    check_labels(describe_sites(bound, arrays), labels)
     with timed("checking the model on draws from its prior", show_progress):
         preflight = check_model(key_check, bound, arrays)
-    prior = {name: value for name, value in preflight.prior.items() if sites[name].kind == "latent"}
-    start = constrain(bound, arrays, central_start(bound, arrays, prior, dict(initial or {})))
+    prior = {name: preflight.prior[name] for name, site in sites.items() if site.kind == "latent"}
+    given = without(path_sites(bound, arrays), initial or {}) if integrate_paths else dict(initial or {})
+    start = constrain(moved_in, arrays, central_start(moved_in, arrays, prior, given))
     guide_function = build_guide(constructor, sites, start)
     parameters, constrain_parameters = guide_parameters(key_init, guide_function, arrays)
 
-    loss = negative_elbo(bound, guide_function, constrain_parameters, particles)
+    loss = negative_elbo(moved_in, guide_function, constrain_parameters, particles)
     named = guide if isinstance(guide, str) else getattr(guide, "__name__", "custom")
     fixed = {name: repr(x) for name, x in inputs.items() if name not in arrays}
     optimum = minimise(
@@ -102,13 +111,16 @@ def fit_svi(
     }
     with timed("drawing from the guide and predicting", show_progress):
         values, log_weight = map_draws(
-            lambda k, _, parameters, arrays: draw_from_guide(k, parameters, bound, guide_function, arrays),
+            lambda k, _, parameters, arrays: draw_from_guide(k, parameters, moved_in, guide_function, arrays),
             jax.random.split(key_draws, draws),
             {},
             constrain_parameters(optimum.parameters),
             arrays,
         )
         samples, stats = {n: v[None] for n, v in values.items()}, {"log_weight": np.asarray(log_weight)[None]}
+        if integrate_paths:
+            samples, more = add_paths_to_all(key_paths, bound, arrays, samples)
+            stats |= more
         result = build_result(key_result, bound, arrays, inputs, samples, preflight.prior, stats, labels, attrs)
         moved = _moved(key_moved, sites, guide_function, constrain_parameters, arrays, optimum)
     found = {"loss": ("step", optimum.losses), "moved": ("site", list(moved.values()))}

@@ -37,7 +37,7 @@ def filtered_by_calcium(
 
 def pairs_behind(x: Float[Array, "trial time dim"], kept: Float[Array, ""]) -> Float[Array, "trial time both"]:
     """Paths (z, x) of `calcium_space` whose calcium is about a smooth `x`, and whose noise within bins is 0."""
-    slope = jnp.gradient(x, axis=1)
+    slope = jnp.asarray(jnp.gradient(x, axis=1))
     z = x - slope / jnp.log(kept)
     return jnp.concatenate([z, filtered_by_calcium(z, kept)], -1)
 

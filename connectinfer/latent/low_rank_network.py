@@ -22,6 +22,7 @@ from connectinfer.dynamics.observation import Observation, tied_readout
 from connectinfer.latent.calcium import calcium_space, filtered_by_calcium, kept_share
 from connectinfer.latent.observation_prior import ObservationPrior
 from connectinfer.latent.principal_path import principal_network
+from connectinfer.latent.slow_baseline import SlowBaseline, sample_slow_baseline
 from connectinfer.latent.state_space import StateSpace
 
 GAIN_SD, OVERLAP_SD, D_SD = 0.25, 1.5, 0.5
@@ -43,6 +44,7 @@ NETWORK_COORDINATES = (
     "drift_slack",
     "n_linear",
     "n_residual",
+    "baseline_innovation",
 )
 """Sites of `sample_network` that only serve the sampler; the quantities of interest follow from them."""
 
@@ -71,9 +73,10 @@ class ReadOutNetwork(NamedTuple):
         alpha: float,
         observation: Observation,
         calcium_decay: Float[Array, ""] | None = None,
+        baseline: SlowBaseline | None = None,
     ) -> StateSpace:
         """Paths of the network with isotropic noise, of sd `process_noise` per bin and `initial_scale` in the first;
-        with a `calcium_decay` (s), those of `calcium_space`."""
+        with a `calcium_decay` (s), those of `calcium_space`; a slow `baseline` adds to what units read out."""
         rank = self.network.m.shape[1]
         kept = None if calcium_decay is None else kept_share(calcium_decay, alpha * self.network.tau)
         seen_inputs = filtered if kept is None else filtered_by_calcium(filtered, kept)
@@ -81,6 +84,8 @@ class ReadOutNetwork(NamedTuple):
         # Without inputs the offset stays small: one number a unit.
         driven = filtered.shape[-1] > 0
         offset = seen_inputs @ (self.gain[:, None] * self.network.b).T + intercept if driven else intercept
+        if baseline is not None:
+            offset = offset + baseline.deviation[:, None]
         space = StateSpace(
             initial_mean=jnp.zeros(rank),
             initial_tril=initial_scale * jnp.eye(rank),
@@ -103,17 +108,21 @@ def sample_network_space(
     alpha: float,
     tau: float,
     nonlinearity: str,
+    baseline: str,
 ) -> StateSpace:
     """Prior over state-space models of a network with isotropic noise: `sample_network`, the sds `process_noise` per
     bin and `initial_scale` of the first bin (log-normal), what belongs to the observation, and the time constant
-    `calcium_decay` (s, log-normal) where units are seen through calcium."""
+    `calcium_decay` (s, log-normal) where units are seen through calcium; with a `"slow"` baseline, that of
+    `sample_slow_baseline`."""
     loc, scale = prior.bias(alpha * tau)
     reference = (basis, states, polynomials)
     units, _ = sample_network(*reference, filtered.shape[-1], tau, nonlinearity, bias_loc=loc, bias_scale=scale)
     process_noise = numpyro.sample("process_noise", dist.LogNormal(*PROCESS_NOISE))
     initial_scale = numpyro.sample("initial_scale", dist.LogNormal(*INITIAL_SCALE))
     decay = prior.calcium_decay and numpyro.sample("calcium_decay", dist.LogNormal(*prior.calcium_decay))
-    return units.state_space(process_noise, initial_scale, filtered, alpha, prior.sample(len(basis)), decay)
+    observation = prior.sample(len(basis))
+    slow = sample_slow_baseline(len(filtered), len(basis)) if baseline == "slow" else None
+    return units.state_space(process_noise, initial_scale, filtered, alpha, observation, decay, slow)
 
 
 class SampledNetwork(NamedTuple):
@@ -299,6 +308,7 @@ def initial_network(
     basis: Float[Array, "unit unit"],
     states: Float[Array, "state rank"],
     polynomials: Float[Array, "state coefficient"],
+    filtered: Float[Array, "trial time input"],
     rank: int,
     alpha: float,
     nonlinearity: str,
@@ -311,7 +321,7 @@ def initial_network(
     `basis`; n is the ridge regression of its increments on the units' rates. Includes `latent`, `intercept` and
     `process_noise`.
     """
-    start = principal_network(activity, mask, rank, alpha, nonlinearity, counts=counts)
+    start = principal_network(activity, mask, filtered, rank, alpha, nonlinearity, counts=counts)
     turn = np.asarray(reference_rotation(basis, jnp.asarray(start.m, float)))
     path, m, linear, residual = start.path @ turn, start.m @ turn, turn.T @ start.linear @ turn, start.residual @ turn
     alignment, sites = aligned_loadings(basis, jnp.asarray(m, float), least=_LEAST_ALIGNMENT)

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Key
 
 from connectinfer.latent.conditionals import Arrays, Conditionals, NoiseProposal, Paths
 from connectinfer.latent.low_rank_network import INITIAL_SCALE, OVERLAP_SD, PROCESS_NOISE, apply_weight_precision
-from connectinfer.latent.network_dynamics import draw_dynamics
+from connectinfer.latent.network_dynamics import draw_origin, draw_scales
 from connectinfer.latent.network_parameters import (
     NetworkParameters,
     begin_network,
@@ -17,6 +17,7 @@ from connectinfer.latent.network_parameters import (
 from connectinfer.latent.network_units import update_units
 from connectinfer.latent.observation_prior import ObservationPrior
 from connectinfer.latent.regression import random_walk
+from connectinfer.latent.slow_baseline import update_slow_baseline
 from connectinfer.latent.state_space import Seen
 
 
@@ -26,12 +27,17 @@ def network_conditionals(prior: ObservationPrior) -> Conditionals:
     def update(
         key: Key[Array, ""], p: NetworkParameters, paths: Paths, seen: Seen, arrays: Arrays
     ) -> tuple[NetworkParameters, Paths, dict[str, Array]]:
-        key_dynamics, key_units, key_observation, key_scale = jax.random.split(key, 4)
-        p, linear, paths = draw_dynamics(key_dynamics, p, paths, seen, arrays)
-        p, shares = update_units(key_units, prior, p, linear, paths, seen, arrays)
+        key_order, key_origin, key_units, key_scales, key_observation, key_slow, key_gauge = jax.random.split(key, 7)
+        order = jax.random.permutation(key_order, len(p.n))
+        p, paths, left = draw_origin(key_origin, p, order, paths, seen, arrays)
+        p, left, shares = update_units(key_units, prior, p, order, left, paths, seen, arrays)
+        p = draw_scales(key_scales, p, left, paths, seen, arrays)
         predictor = network_space(p, arrays).predictor(paths)
         p = p._replace(observation=prior.update(key_observation, p.observation, predictor, seen))
-        p, scale = _rescale(key_scale, p)
+        if p.baseline is not None:
+            p, more = _update_baseline(key_slow, prior, p, predictor, seen, arrays)
+            shares |= more
+        p, scale = _rescale(key_gauge, p)
         return p, scale * paths, shares
 
     return Conditionals(
@@ -42,6 +48,22 @@ def network_conditionals(prior: ObservationPrior) -> Conditionals:
         sites=lambda key, p, paths, arrays: network_sites(key, prior, p, paths, arrays),
         space_of=lambda draw, arrays: network_space(network_of_draw(prior, draw), arrays),
     )
+
+
+def _update_baseline(
+    key: Key[Array, ""],
+    prior: ObservationPrior,
+    p: NetworkParameters,
+    predictor: Float[Array, "trial time unit"],
+    seen: Seen,
+    arrays: Arrays,
+) -> tuple[NetworkParameters, dict[str, Array]]:
+    assert p.baseline is not None
+    loc, scale = prior.bias(arrays["alpha"] * arrays["tau"])
+    of_paths = predictor - p.intercept - p.baseline.deviation[:, None]
+    law = (loc + p.gain * p.d, scale)
+    baseline, intercept, shares = update_slow_baseline(key, p.baseline, p.intercept, law, of_paths, seen, p.observation)
+    return p._replace(baseline=baseline, intercept=intercept), shares
 
 
 def _gauge_prior(p: NetworkParameters) -> Array:

@@ -18,13 +18,15 @@ from connectinfer.latent.low_rank_network import (
 )
 from connectinfer.latent.observation_prior import ObservationPrior
 from connectinfer.latent.principal_path import principal_network
+from connectinfer.latent.slow_baseline import SlowBaseline, begin_slow_baseline, slow_baseline_sites
 from connectinfer.latent.state_space import Seen, StateSpace
 
 
 class NetworkParameters(NamedTuple):
     """A network in the coordinates of its read-out: `loading` = gain m, `input_loading` = gain b, `intercept` =
     gain d + bias; gain, d and output weights n; sds of the noise per bin and of the first bin; what else belongs to the
-    observation; and the time constant of calcium (s), None where the path is seen directly.
+    observation; the time constant of calcium (s), None where the path is seen directly; and the slow baseline, None
+    where it is constant.
 
     Seen through calcium, paths are pairs (z, x) `(trial, time, 2 rank)` of `calcium_space`.
     """
@@ -39,6 +41,7 @@ class NetworkParameters(NamedTuple):
     initial_scale: Float[Array, ""]
     observation: Observation
     calcium_decay: Float[Array, ""] | None
+    baseline: SlowBaseline | None
 
     @property
     def m(self) -> Float[Array, "unit rank"]:
@@ -57,7 +60,7 @@ class NetworkParameters(NamedTuple):
 
 def begin_network(prior: ObservationPrior, arrays: Arrays) -> tuple[NetworkParameters, Paths]:
     """Parameters and paths from principal components of the smoothed recording."""
-    names = ("activity", "mask", "rank", "alpha", "nonlinearity")
+    names = ("activity", "mask", "filtered", "rank", "alpha", "nonlinearity")
     start = principal_network(*(arrays[name] for name in names), counts=prior.counts)
     m, n_units = jnp.asarray(start.m, float), len(start.m)
     path, bias = jnp.asarray(start.path, float), jnp.asarray(start.bias, float)
@@ -73,6 +76,7 @@ def begin_network(prior: ObservationPrior, arrays: Arrays) -> tuple[NetworkParam
         initial_scale=jnp.asarray(start.initial_scale, float),
         observation=prior.begin(seen, path @ m.T + bias),
         calcium_decay=None if prior.calcium_decay is None else jnp.exp(jnp.asarray(prior.calcium_decay[0], float)),
+        baseline=begin_slow_baseline(len(path), n_units) if arrays["baseline"] == "slow" else None,
     )
     kept = parameters.kept(arrays)
     return parameters, path if kept is None else pairs_behind(path, kept)
@@ -83,7 +87,7 @@ def network_space(p: NetworkParameters, arrays: Arrays) -> StateSpace:
     network = LowRankRNN(p.m, p.n, p.b, p.d, arrays["tau"], arrays["nonlinearity"])
     units = ReadOutNetwork(network, p.gain, p.intercept - p.gain * p.d)
     scales, filtered = (p.process_noise, p.initial_scale), arrays["filtered"]
-    return units.state_space(*scales, filtered, arrays["alpha"], p.observation, p.calcium_decay)
+    return units.state_space(*scales, filtered, arrays["alpha"], p.observation, p.calcium_decay, p.baseline)
 
 
 def turned(matrix: Float[Array, "rank rank"], paths: Paths) -> Paths:
@@ -111,11 +115,24 @@ def network_sites(
     else:
         path = {"latent_and_calcium": turned(turn, paths), "calcium_decay": p.calcium_decay}
     internal = draw_output_sites(key, n, m, probes, alignment)
-    return sites | own | scales | path | driven | internal | prior.sites(p.observation)
+    slow = {} if p.baseline is None else slow_baseline_sites(p.baseline)
+    return sites | own | scales | path | driven | internal | slow | prior.sites(p.observation)
 
 
 def network_of_draw(prior: ObservationPrior, draw: Arrays) -> NetworkParameters:
-    """The parameters of one draw of a result, from the quantities that it shows."""
+    """The parameters of one draw of a result, from the quantities that it shows.
+
+    Raises:
+        ValueError: slow baselines, which are known of the trials of the fit alone, and are missing.
+    """
+    slow = None
+    if "baseline_scale" in draw:
+        if "baseline" not in draw:
+            raise ValueError(
+                "The fit has slow baselines, which are known of its own trials alone. To predict other trials, fit "
+                "them with those, and mask what is to be predicted (`hold_out`)."
+            )
+        slow = SlowBaseline(*(draw[name] for name in ("baseline", "baseline_scale", "baseline_timescale")))
     gain, m = draw["gain"], draw["m"]
     return NetworkParameters(
         loading=gain[:, None] * m,
@@ -128,4 +145,5 @@ def network_of_draw(prior: ObservationPrior, draw: Arrays) -> NetworkParameters:
         initial_scale=draw["initial_scale"],
         observation=prior.observation(draw),
         calcium_decay=draw.get("calcium_decay"),
+        baseline=slow,
     )

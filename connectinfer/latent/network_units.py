@@ -1,108 +1,172 @@
-"""Gibbs sampling of a network's units given the paths, one after the other, each with its own output weights
-integrated out."""
+"""Gibbs sampling of a network's units given the paths, one after the other, with the output weights of many integrated
+out.
 
+Units share the drift among them: given the output weights of the others, the rate of a unit could hardly change.
+"""
+
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from connectinfer.latent.calcium import filtered_by_calcium
 from connectinfer.latent.conditionals import Arrays, Paths
 from connectinfer.latent.low_rank_network import D_SD, GAIN_SD
-from connectinfer.latent.network_dynamics import Transitions
+from connectinfer.latent.network_dynamics import Transitions, WeightPrior, units_together
 from connectinfer.latent.network_parameters import NetworkParameters
 from connectinfer.latent.observation_prior import ObservationPrior
-from connectinfer.latent.regression import CoefficientPrior, propose_coefficients
+from connectinfer.latent.regression import CoefficientPrior, draw_normal, precision_root, propose_coefficients
 from connectinfer.latent.state_space import Seen
 
 
-class _Unit(NamedTuple):
-    """What one unit reads out, gain m, gain b and gain d + bias, and what its rate follows from besides."""
+class _Units(NamedTuple):
+    """What units read out, gain m, gain b and gain d + bias, and what their rates follow from besides."""
 
-    loading: Float[Array, " rank"]
-    input_loading: Float[Array, " input"]
-    intercept: Float[Array, ""]
-    gain: Float[Array, ""]
-    d: Float[Array, ""]
+    loading: Float[Array, "unit rank"]
+    input_loading: Float[Array, "unit input"]
+    intercept: Float[Array, " unit"]
+    gain: Float[Array, " unit"]
+    d: Float[Array, " unit"]
+
+    @property
+    def m(self) -> Float[Array, "unit rank"]:
+        """Loadings of the potentials."""
+        return self.loading / self.gain[:, None]
+
+    def log_prior(self, bias: tuple[float | Array, float]) -> Float[Array, " unit"]:
+        """Of the read-outs given gain and d, where these matter."""
+        rest, b = self.intercept - bias[0] - self.gain * self.d, self.input_loading / self.gain[:, None]
+        return -0.5 * ((rest / bias[1]) ** 2 + (b**2).sum(1)) - b.shape[1] * jnp.log(self.gain)
 
 
-class _Candidate(NamedTuple):
-    """A unit, its `rate (bin,)` over K in units of the noise, the precision and moment of its n given all others, and
-    the log density of the increments with that n integrated out, up to a constant."""
+class _Regression(NamedTuple):
+    """The regression of what all units leave of the increments on the rates of a group: `gram` of the rates, their
+    `cross (some, rank)` products with the remainder, and its square, less what that was at first.
 
-    unit: _Unit
-    rate: Float[Array, " bin"]
-    precision: Float[Array, ""]
-    moment: Float[Array, " rank"]
+    Of n it is the deviation from the present one that is regressed: little is left, so single precision suffices.
+    """
+
+    gram: Float[Array, "some some"]
+    cross: Float[Array, "some rank"]
+    square: Float[Array, ""]
+
+    def posterior(self, prior: WeightPrior) -> tuple[Float[Array, "some some"], Float[Array, "some rank"]]:
+        """Root of the precision of the group's deviations, and precision times mean."""
+        return precision_root(self.gram + prior.precision), self.cross - prior.pull
+
+    def log_evidence(self, prior: WeightPrior) -> Float[Array, ""]:
+        """Log density of the increments with the group's deviations integrated out, up to a constant."""
+        root, moment = self.posterior(prior)
+        explained = (jax.scipy.linalg.solve_triangular(root, moment, lower=True) ** 2).sum()
+        log_det = jnp.log(jnp.diagonal(root)).sum()
+        return prior.log_density + 0.5 * (explained - self.square) - moment.shape[1] * log_det
+
+
+class _Standing(NamedTuple):
+    """All units, what they leave of the increments, the regression of one group, and its log evidence."""
+
+    units: _Units
+    left: Float[Array, "rank bin"]
+    regression: _Regression
     log_evidence: Float[Array, ""]
-
-
-class _Surroundings(NamedTuple):
-    """What a unit's moves depend on besides it: the transitions, the map A of the prior of n, and the biases' prior."""
-
-    transitions: Transitions
-    per_rate: Float[Array, ""]
-    linear: Float[Array, "rank rank"]
-    bias: tuple[float | Array, float]
-
-    def rate(self, unit: _Unit) -> Float[Array, " bin"]:
-        """The unit's rate over K, in units of the noise."""
-        return self.per_rate * self.transitions.rates(unit.loading / unit.gain, unit.input_loading / unit.gain, unit.d)
-
-    def candidate(self, unit: _Unit, rate: Float[Array, " bin"], partial: Float[Array, "rank bin"]) -> _Candidate:
-        """The unit with what follows from its rate and from the increments that all others leave."""
-        mean = self.linear @ unit.loading / unit.gain
-        precision, moment = 1 + rate @ rate, mean + partial @ rate
-        squares = (moment**2).sum() / precision - (mean**2).sum()
-        return _Candidate(unit, rate, precision, moment, 0.5 * (squares - len(mean) * jnp.log(precision)))
-
-    def log_prior(self, unit: _Unit) -> Float[Array, ""]:
-        """Of the read-out given gain and d, where these matter."""
-        loc, scale = self.bias
-        bias, b = unit.intercept - loc - unit.gain * unit.d, unit.input_loading / unit.gain
-        return -0.5 * ((bias / scale) ** 2 + (b**2).sum()) - len(b) * jnp.log(unit.gain)
 
 
 def update_units(
     key: Key[Array, ""],
     prior: ObservationPrior,
     p: NetworkParameters,
-    linear: Float[Array, "rank rank"],
+    order: Int[Array, " unit"],
+    left: Float[Array, "rank bin"],
     paths: Paths,
     seen: Seen,
     arrays: Arrays,
-) -> tuple[NetworkParameters, dict[str, Array]]:
-    """Unit after unit: its read-out proposed by the regression of its activity on the paths, its gain and d by their
-    priors, each accepted by what it makes of the drift with the unit's own n integrated out; then that n.
+) -> tuple[NetworkParameters, Float[Array, "rank bin"], dict[str, Array]]:
+    """Unit after unit, in this order: read-outs are proposed by the regression of the activity on the paths, gain and d
+    by the prior, and accepted by what they make of the drift with the output weights of the unit's group integrated
+    out; after each group, these are drawn. Units of no group, as groups have one size, stay as they are.
 
-    `linear` is the map A of n = A m + e. Also shares of accepted moves, by name.
+    The units leave `left` of the increments, in units of the noise per tau; also what they leave then, and shares of
+    accepted moves, by name.
     """
-    key_propose, key_units = jax.random.split(key)
-    transitions, n_units = Transitions.of(paths, seen, arrays), len(p.n)
-    bias = prior.bias(arrays["alpha"] * arrays["tau"])
-    around = _Surroundings(transitions, transitions.alpha / (p.process_noise * n_units), linear, bias)
-    units = _Unit(p.loading, p.input_loading, p.intercept, p.gain, p.d)
+    key_propose, key_move, key_n = jax.random.split(key, 3)
+    n_units, size = len(p.n), units_together(len(p.n))
+    n_groups = n_units // size
+    transitions, bias = Transitions.of(paths, seen, arrays), prior.bias(arrays["alpha"] * arrays["tau"])
+    per_rate = transitions.alpha / (p.process_noise * n_units)
     proposed, log_ratio = _propose_read_outs(key_propose, p, bias, paths, seen, arrays)
+    units = _Units(p.loading, p.input_loading, p.intercept, p.gain, p.d)
+    units, n, proposed, log_ratio = jax.tree.map(lambda x: x[order], (units, p.n, proposed, log_ratio))
 
-    def visit(residual: Array, of: tuple) -> tuple[Array, tuple]:
-        key, unit, n, proposed, log_ratio = of
-        key_move, key_n = jax.random.split(key)
-        rate = around.rate(unit)
-        partial = residual + n[:, None] * rate
-        found, accepted = _move_unit(
-            key_move, around, around.candidate(unit, rate, partial), proposed, log_ratio, partial
-        )
-        noise = jax.random.normal(key_n, n.shape)
-        n = found.moment / found.precision + noise / jnp.sqrt(found.precision)
-        return partial - n[:, None] * found.rate, (found.unit, n, accepted)
+    def rates_of(units: _Units) -> Array:
+        return per_rate * transitions.rates(units.m, units.input_loading / units.gain[:, None], units.d)
 
-    rates = transitions.rates(p.m, p.b, p.d) / n_units
-    residual = (transitions.target - p.n.T @ rates) * transitions.alpha / p.process_noise
-    each = jax.random.split(key_units, n_units), units, p.n, proposed, log_ratio
-    _, (moved, n, accepted) = jax.lax.scan(visit, residual, each)
-    shares = dict(zip(("read_out_acceptance", "feature_acceptance"), accepted.mean(0), strict=True))
-    return p._replace(n=n, **moved._asdict()), shares
+    def visit(carry: tuple[_Units, Array, Array], of: tuple) -> tuple[tuple[_Units, Array, Array], Array]:
+        units, n, left = carry
+        key_n, keys, group = of
+        rates = rates_of(jax.tree.map(_part(group, size), units))
+        regression = _Regression(rates @ rates.T, rates @ left.T, jnp.zeros(()))
+        log_evidence = regression.log_evidence(WeightPrior.of(units.m, n, group, size))
+
+        def move(carry: tuple[_Standing, Array], of: tuple) -> tuple[tuple[_Standing, Array], Array]:
+            (now, rates), (key, local) = carry, of
+            key_gain, key_d, key_accept = jax.random.split(key, 3)
+            unit = _part(group + local, 1)
+            old, read, n_unit, read_ratio = jax.tree.map(unit, (now.units, proposed, n, log_ratio))
+            gain = jnp.exp(GAIN_SD * jax.random.normal(key_gain, (1,)))
+            new = read._replace(gain=gain, d=D_SD * jax.random.normal(key_d, (1,)))
+            new_rates = rates_of(new)
+            left, regression = _exchanged(now, rates, new_rates, local, n_unit)
+            units = jax.tree.map(lambda x, part: _put(x, part, group + local), now.units, new)
+            reached = regression.log_evidence(WeightPrior.of(units.m, n, group, size))
+            other = _Standing(units, left, regression, reached)
+            gained = (read_ratio + _left_by_proposals(new, bias) - _left_by_proposals(old, bias))[0]
+            accepted = jnp.log(jax.random.uniform(key_accept)) < gained + reached - now.log_evidence
+            now = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), other, now)
+            kept = jnp.where(accepted, new_rates, _part(local, 1)(rates))
+            return (now, _put(rates, kept, local)), accepted
+
+        now = _Standing(units, left, regression, log_evidence)
+        (now, rates), accepted = jax.lax.scan(move, (now, rates), (keys, jnp.arange(size)))
+        root, moment = now.regression.posterior(WeightPrior.of(now.units.m, n, group, size))
+        change = draw_normal(key_n, root, moment)
+        n = _put(n, _part(group, size)(n) + change, group)
+        return (now.units, n, now.left - change.T @ rates), accepted
+
+    keys = jax.random.split(key_n, n_groups), jax.random.split(key_move, (n_groups, size))
+    (units, n, left), accepted = jax.lax.scan(visit, (units, n, left), (*keys, size * jnp.arange(n_groups)))
+    units, n = jax.tree.map(lambda x: x[jnp.argsort(order)], (units, n))
+    return p._replace(n=n, **units._asdict()), left, {"unit_acceptance": accepted.mean()}
+
+
+def _part(start: Int[Array, ""], size: int) -> Callable[[Array], Array]:
+    return lambda x: jax.lax.dynamic_slice_in_dim(x, start, size)
+
+
+def _put(x: Array, part: Array, start: Int[Array, ""], axis: int = 0) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(x, part, start, axis)
+
+
+def _exchanged(
+    now: _Standing, rates: Array, new: Float[Array, "1 bin"], place: Int[Array, ""], n: Float[Array, "1 rank"]
+) -> tuple[Array, _Regression]:
+    """What is left of the increments, and the regression, where the unit at this place of a group with these `rates`
+    has `new` ones instead."""
+    before, unit = now.regression, _part(place, 1)
+    change = n.T @ (new - unit(rates))
+    left = now.left - change
+    # Differences bin by bin: the sums of squares would lose them in single precision.
+    square = before.square - (change * (left + now.left)).sum()
+    gained = _put(rates @ new.T, new @ new.T, place)
+    cross = _put(before.cross - (gained - unit(before.gram).T) @ n, new @ left.T, place)
+    return left, _Regression(_put(_put(before.gram, gained.T, place), gained, place, 1), cross, square)
+
+
+def _left_by_proposals(units: _Units, bias: tuple[float | Array, float]) -> Float[Array, " unit"]:
+    """What the log prior of read-outs is beyond that which proposals take it for."""
+    plain = units._replace(gain=jnp.ones_like(units.gain), d=jnp.zeros_like(units.d))
+    return units.log_prior(bias) - plain.log_prior(bias)
 
 
 def _propose_read_outs(
@@ -112,42 +176,19 @@ def _propose_read_outs(
     paths: Paths,
     seen: Seen,
     arrays: Arrays,
-) -> tuple[_Unit, Float[Array, " unit"]]:
-    """All units with other read-outs, and log ratios of what these make of the activity."""
+) -> tuple[_Units, Float[Array, " unit"]]:
+    """All units with other read-outs, and log ratios of what these make of the activity, and of their prior at a gain
+    of 1 and a d of 0: proposals that knew the present ones would not be those of the way back.
+    """
     rank, ones, inputs = p.n.shape[1], jnp.ones((*paths.shape[:2], 1)), arrays["filtered"]
     if (kept := p.kept(arrays)) is not None:
         inputs = filtered_by_calcium(inputs, kept)
     # Of pairs (z, x), the read-out sees the second.
     design = jnp.concatenate([paths[..., -rank:], ones, inputs], -1)
     coefficients = jnp.concatenate([p.loading, p.intercept[:, None], p.input_loading], 1)
-    mean = jnp.zeros_like(coefficients).at[:, rank].set(bias[0] + p.gain * p.d)
-    sd = jnp.ones_like(coefficients).at[:, rank].set(bias[1]).at[:, rank + 1 :].set(p.gain[:, None])
+    mean = jnp.zeros_like(coefficients).at[:, rank].set(bias[0])
+    sd = jnp.ones_like(coefficients).at[:, rank].set(bias[1])
     prior = CoefficientPrior(mean, sd)
-    found, log_ratio = propose_coefficients(key, coefficients, design, seen, p.observation, prior)
-    return _Unit(found[:, :rank], found[:, rank + 1 :], found[:, rank], p.gain, p.d), log_ratio
-
-
-def _move_unit(
-    key: Key[Array, ""],
-    around: _Surroundings,
-    now: _Candidate,
-    proposed: _Unit,
-    log_ratio: Float[Array, ""],
-    partial: Float[Array, "rank bin"],
-) -> tuple[_Candidate, Bool[Array, " move"]]:
-    """A unit after a move of its read-out and one of its gain and d, and which of these were accepted."""
-    key_read_out, key_gain, key_d, key_features = jax.random.split(key, 4)
-    other = around.candidate(proposed, around.rate(proposed), partial)
-    now, read_out = _accept(key_read_out, other, now, log_ratio)
-    gain = jnp.exp(GAIN_SD * jax.random.normal(key_gain))
-    unit = now.unit._replace(gain=gain, d=D_SD * jax.random.normal(key_d))
-    other = around.candidate(unit, around.rate(unit), partial)
-    now, features = _accept(key_features, other, now, around.log_prior(unit) - around.log_prior(now.unit))
-    return now, jnp.stack([read_out, features])
-
-
-def _accept(
-    key: Key[Array, ""], other: _Candidate, now: _Candidate, log_ratio: Float[Array, ""]
-) -> tuple[_Candidate, Bool[Array, ""]]:
-    accepted = jnp.log(jax.random.uniform(key)) < log_ratio + other.log_evidence - now.log_evidence
-    return jax.tree.map(lambda new, old: jnp.where(accepted, new, old), other, now), accepted
+    offset = jnp.zeros(()) if p.baseline is None else p.baseline.deviation[:, None]
+    found, log_ratio = propose_coefficients(key, coefficients, design, offset, seen, p.observation, prior)
+    return _Units(found[:, :rank], found[:, rank + 1 :], found[:, rank], p.gain, p.d), log_ratio

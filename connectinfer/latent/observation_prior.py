@@ -133,5 +133,6 @@ GAUSSIAN = ObservationPrior(
 )
 """Signals of unit scale, with noise of sd 0.5 (0.1 to 2) a priori."""
 
-CALCIUM = GAUSSIAN._replace(calcium_decay=(math.log(0.5), 0.5))
+CALCIUM_DECAY = (math.log(0.5), 0.5)
+CALCIUM = GAUSSIAN._replace(calcium_decay=CALCIUM_DECAY)
 """Signals of unit scale that report the path through calcium, which decays within 0.5 s (0.19 to 1.3) a priori."""

@@ -7,11 +7,15 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
+from connectinfer.dynamics.low_rank import filter_inputs
 from connectinfer.dynamics.nonlinearity import nonlinearity as named_nonlinearity
 from connectinfer.statistics.principal_components import PrincipalComponents, principal_components
+from connectinfer.statistics.recording_blocks import Block, BlockPath, align_block, recording_blocks
 
 # Smoothing (in time constants) under which principal components of spikes start to look like a path.
 _SMOOTHING = 0.35
+# Where units are never seen together: lags of the paths, and further memories of the inputs, in time constants.
+_LAGS, _MEMORIES = (0.35, 0.7, 1.4, 2.8), (4.0, 16.0)
 
 
 class PrincipalNetwork(NamedTuple):
@@ -27,9 +31,19 @@ class PrincipalNetwork(NamedTuple):
     initial_scale: float
 
 
+class AlignedComponents(NamedTuple):
+    """Principal components in one frame, the blocks of trials and units that are never seen together, and how many
+    dimensions of every block but the first are fixed by what blocks share (see `align_block`)."""
+
+    components: PrincipalComponents
+    blocks: list[Block]
+    determined: list[int]
+
+
 def principal_network(
     activity: Float[ArrayLike, "trial time unit"],
     mask: Bool[ArrayLike, "trial time unit"],
+    filtered: Float[ArrayLike, "trial time input"],
     rank: int,
     alpha: float,
     nonlinearity: str,
@@ -39,7 +53,7 @@ def principal_network(
     """The path is that of the components of the smoothed recording, scaled so that the loadings have unit variance;
     n is the ridge regression of its increments on the units' rates."""
     observed, seen = np.asarray(activity, float), np.asarray(mask)
-    components = components_of(observed, seen, rank, alpha, counts)
+    components = components_of(observed, seen, np.asarray(filtered, float), rank, alpha, counts=counts).components
     path, loadings, bias = read_out_of(components, observed, seen, counts)
     scale = np.maximum(np.sqrt((loadings**2).mean(0)), 1e-3)
     path, m = path * scale, loadings / scale
@@ -47,11 +61,53 @@ def principal_network(
     return PrincipalNetwork(path, m, bias, linear, residual, noise, max(float(path[:, 0].std()), 0.1))
 
 
-def components_of(activity: np.ndarray, mask: np.ndarray, rank: int, alpha: float, counts: bool) -> PrincipalComponents:
+def components_of(
+    activity: np.ndarray, mask: np.ndarray, filtered: np.ndarray, rank: int, alpha: float, *, counts: bool
+) -> AlignedComponents:
     """Principal components of activity `(trial, time, unit)`, of counts of their stabilised roots, smoothed over a
-    third of a time constant (1 / `alpha` bins)."""
+    third of a time constant (1 / `alpha` bins).
+
+    Units that are never seen together have no common components: those of every block are found by themselves and
+    brought to the frame of the block with most observed bins. `filtered (trial, time, input)` are the inputs."""
     stabilised = np.sqrt(activity + 0.25) if counts else activity
-    return principal_components(stabilised, mask, rank, max(_SMOOTHING / alpha, 0.5))
+    smoothing = max(_SMOOTHING / alpha, 0.5)
+    blocks = recording_blocks(mask)
+    if len(blocks) == 1:
+        return AlignedComponents(principal_components(stabilised, mask, rank, smoothing), blocks, [])
+    inputs = jnp.asarray(filtered, float)
+    drive = np.asarray(jnp.concatenate([inputs, *(filter_inputs(inputs, alpha / m) for m in _MEMORIES)], -1), float)
+    each = [_block_components(stabilised, mask, block, rank, smoothing) for block in blocks]
+    seen = mask.any(-1)
+    paths = [BlockPath(c.path, seen[b.trials], drive[b.trials]) for c, b in zip(each, blocks, strict=True)]
+    lags = tuple(max(round(lag / alpha), 1) for lag in _LAGS)
+    maps = [align_block(path, paths[0], lags) for path in paths[1:]]
+    n_trials, n_bins, n_units = mask.shape
+    path, loadings, offset = np.zeros((n_trials, n_bins, rank)), np.zeros((n_units, rank)), np.zeros(n_units)
+    turns = [(np.eye(rank), np.zeros(rank)), *((found.rotation, found.shift) for found in maps)]
+    for (trials, units), found, (rotation, shift) in zip(blocks, each, turns, strict=True):
+        path[trials] = found.path @ rotation + shift
+        loadings[units] = found.loadings @ rotation
+        offset[units] = found.offset - loadings[units] @ shift
+    share = np.array([mask[block.trials].sum() for block in blocks]) / mask.sum()
+    explained = share @ np.stack([found.explained for found in each])
+    components = PrincipalComponents(path, loadings, offset, explained)
+    return AlignedComponents(components, blocks, [found.determined for found in maps])
+
+
+def _block_components(
+    activity: np.ndarray, mask: np.ndarray, block: Block, rank: int, smoothing: float
+) -> PrincipalComponents:
+    """Components of one block, with zeros where it has fewer units or bins than the rank."""
+    here = np.ix_(block.trials, np.arange(mask.shape[1]), block.units)
+    most = min(rank, len(block.units), int(mask[here].any(-1).sum()))
+    found = principal_components(activity[here], mask[here], most, smoothing)
+    rest = (0, rank - most)
+    return PrincipalComponents(
+        np.pad(found.path, ((0, 0), (0, 0), rest)),
+        np.pad(found.loadings, ((0, 0), rest)),
+        found.offset,
+        np.pad(found.explained, rest),
+    )
 
 
 def read_out_of(

@@ -41,7 +41,7 @@ _FRAME_MOVES = 3
 
 
 def _begin(arrays: Arrays) -> tuple[FeatureParameters, Paths]:
-    names = ("activity", "mask", "rank", "alpha", "nonlinearity")
+    names = ("activity", "mask", "filtered", "rank", "alpha", "nonlinearity")
     start = principal_network(*(arrays[name] for name in names), counts=True)
     spread = jnp.maximum(jnp.asarray(start.path.std((0, 1)), float), 1e-3)
     paths, loading = jnp.asarray(start.path, float) / spread, jnp.asarray(start.m, float) * spread
@@ -86,7 +86,7 @@ def _space_of(draw: Arrays, arrays: Arrays) -> StateSpace:
     """In read-out coordinates."""
     dim, n_inputs = draw["weight"].shape[1], arrays["filtered"].shape[-1]
     inputs = {"input_weight": jnp.zeros((0, dim)), "input_loading": jnp.zeros((len(draw["bias"]), 0))}
-    own = draw if n_inputs else draw | inputs
+    own = draw if n_inputs else {**draw, **inputs}
     names = ("slope", "threshold", "weight", "constant", "input_weight")
     dynamics = RandomFeatureDynamics(*(own[name] for name in names))
     return StateSpace(
@@ -245,7 +245,7 @@ def _draw_read_out(
     centre = jnp.zeros_like(now).at[:, dim].set(loc)
     spread = jnp.full_like(now, INPUT_LOADING_SD).at[:, :dim].set(p.loading_scale).at[:, dim].set(scale)
     prior = CoefficientPrior(centre, spread)
-    proposed, log_ratio = propose_coefficients(key_propose, now, design, seen, Poisson(), prior)
+    proposed, log_ratio = propose_coefficients(key_propose, now, design, jnp.zeros(()), seen, Poisson(), prior)
     accepted = jnp.log(jax.random.uniform(key_accept, log_ratio.shape)) < log_ratio
     now = jnp.where(accepted[:, None], proposed, now)
     return p._replace(loading=now[:, :dim], bias=now[:, dim], input_loading=now[:, dim + 1 :]), accepted.mean()

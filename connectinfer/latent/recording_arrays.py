@@ -4,6 +4,7 @@
 # pyright: reportArgumentType=false
 
 import itertools
+import warnings
 from collections.abc import Callable
 from math import comb
 from typing import Any
@@ -18,13 +19,15 @@ from numpyro import handlers
 from connectinfer.data.recording import check_recording, observed_kind, recording
 from connectinfer.dynamics.low_rank import filter_inputs
 from connectinfer.dynamics.nonlinearity import nonlinearity as named_nonlinearity
-from connectinfer.latent.principal_path import components_of, read_out_of
+from connectinfer.latent.principal_path import AlignedComponents, components_of, read_out_of
+from connectinfer.statistics.recording_blocks import Block
 
 _STATES = 64
+_BASELINES = ("constant", "slow")
 
 
 def recording_arrays(
-    data: xr.Dataset, kind: str, *, rank: int, tau: float, nonlinearity: str
+    data: xr.Dataset, kind: str, *, rank: int, tau: float, nonlinearity: str, baseline: str = "constant"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arrays that the low-rank models take, and the coordinates of their dimensions.
 
@@ -33,11 +36,13 @@ def recording_arrays(
     `filtered` (the same after `tau dv/dt = -v + u`), `basis (unit, unit)` (orthogonal; its first `rank` columns span
     the leading principal components of the activity and are the reference of the gauge), `states (state, rank)` (64
     that these components visit, in the coordinates of the reference) with `polynomials (state, coefficient)`, by which
-    the drift is described (see `drift_polynomials`), and `rank`, `alpha` (bin width / tau), `tau`, `nonlinearity`.
+    the drift is described (see `drift_polynomials`), and `rank`, `alpha` (bin width / tau), `tau`, `nonlinearity`, and
+    `baseline`: `"slow"` if those of units wander from trial to trial.
 
     Raises:
         ValueError: another kind of recording, trials of a single bin, a rank below 1 or larger than the number of
-            units or observed bins, a bin that is not shorter than `tau`, or an unknown nonlinearity.
+            units or observed bins, a bin that is not shorter than `tau`, or an unknown nonlinearity or
+            baseline.
     """
     check_recording(data)
     if observed_kind(data) != kind:
@@ -54,18 +59,24 @@ def recording_arrays(
             "Bin the recording more finely, or give a longer `tau`."
         )
     named_nonlinearity(nonlinearity)
+    if baseline not in _BASELINES:
+        raise ValueError(f"`baseline` must be one of {list(_BASELINES)}; got {baseline!r}.")
+    if baseline == "slow" and data.sizes["trial"] < 2:
+        raise ValueError("A slow baseline wanders from trial to trial, and the recording has one trial.")
     activity, mask = np.asarray(data[kind], float), np.asarray(data["mask"], bool)
     if not mask[:, 1:].any():
         raise ValueError(
             "No trial is observed beyond its first bin, so there are no dynamics to infer; use finer bins."
         )
     alpha = bin_width / tau
-    components = components_of(activity, mask, rank, alpha, kind == "counts")
-    basis, _ = np.linalg.qr(components.loadings, mode="complete")
-    path, loadings, _ = read_out_of(components, activity, mask, kind == "counts")
+    in_trials, counts = trial_arrays(data, alpha), kind == "counts"
+    aligned = components_of(activity, mask, np.asarray(in_trials["filtered"]), rank, alpha, counts=counts)
+    _warn_of_free_blocks(data, aligned, rank)
+    basis, _ = np.linalg.qr(aligned.components.loadings, mode="complete")
+    path, loadings, _ = read_out_of(aligned.components, activity, mask, counts)
     seen = (path @ loadings.T @ basis[:, :rank] / n_units**0.5)[mask.any(-1)]
     states = seen[np.linspace(0, len(seen) - 1, _STATES).astype(int)]
-    arrays = trial_arrays(data, alpha) | {
+    arrays = in_trials | {
         "basis": jnp.asarray(basis, float),
         "states": jnp.asarray(states, float),
         "polynomials": jnp.asarray(drift_polynomials(states, n_units), float),
@@ -73,10 +84,33 @@ def recording_arrays(
         "alpha": alpha,
         "tau": tau,
         "nonlinearity": nonlinearity,
+        "baseline": baseline,
     }
     names = data["input"].values if "inputs" in data else np.array([], str)
     coords = {"trial": data["trial"].values, "time": data["time"].values, "unit": data["unit"].values, "input": names}
     return arrays, coords
+
+
+def _warn_of_free_blocks(data: xr.Dataset, aligned: AlignedComponents, rank: int) -> None:
+    reference, *others = aligned.blocks
+    free = [block for block, fixed in zip(others, aligned.determined, strict=True) if fixed < rank]
+    if not free:
+        return
+    fixed = dict(zip((_name_of(data, block) for block in others), aligned.determined, strict=True))
+    warnings.warn(
+        f"Units of {len(aligned.blocks)} blocks of trials are never seen together, and mean paths over time and inputs "
+        f"that the blocks share do not tell how all {rank} latent dimensions of one lie to those of "
+        f"{_name_of(data, reference)}. Dimensions that they fix: {fixed}. The others start where paths go on in time "
+        "most alike, the same in every chain, and only the dynamics hold them there: do not compare latent coordinates "
+        "of these blocks. More trials, inputs that all sessions share, or a lower rank would tell.",
+        stacklevel=4,
+    )
+
+
+def _name_of(data: xr.Dataset, block: Block) -> str:
+    """The session of a block, or its first trial."""
+    name = "session" if "session" in data.coords else "trial"
+    return f"{name} {data[name].values[block.trials[0]]!s}"
 
 
 def trial_arrays(data: xr.Dataset, alpha: float) -> dict[str, Array]:

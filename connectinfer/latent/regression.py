@@ -11,6 +11,8 @@ from connectinfer.dynamics.observation import Observation
 from connectinfer.latent.state_space import Seen
 
 _LONGEST_STEP = 1.0
+# Posteriors of units with few spikes have longer tails than normal ones: proposals without them would get stuck there.
+_FREEDOM = 5.0
 # Relative to the mean eigenvalue: what single precision rounds off a Gram matrix.
 _JITTER = 1e-6
 
@@ -55,24 +57,27 @@ def propose_coefficients(
     key: Key[Array, ""],
     coefficients: Float[Array, "unit regressor"],
     design: Float[Array, "trial time regressor"],
+    offset: Float[Array, "..."],
     seen: Seen,
     observation: Observation,
     prior: CoefficientPrior,
 ) -> tuple[Float[Array, "unit regressor"], Float[Array, " unit"]]:
     """Every unit's read-out coefficients drawn from about the Laplace approximation of their posterior given the paths,
-    and the log ratio by which a Metropolis step has to accept them.
+    and the log ratio by which a Metropolis step has to accept them. `offset`, which broadcasts against `(trial, time,
+    unit)`, adds to the predictor.
 
-    The proposal is normal around where Newton's method leads in one step from the present coefficients, the way back
-    around where it leads from the proposed ones: exact also where it converges slowly, as for units with few spikes.
+    The proposal is Student's t around where Newton's method leads in one step from the present coefficients, the way
+    back around where it leads from the proposed ones: exact also where it converges slowly.
     """
     x, size = design.reshape(-1, design.shape[-1]), design.shape[-1]
     y, mask = seen.activity.reshape(len(x), -1), seen.mask.reshape(len(x), -1)
     pairs = (x[:, :, None] * x[:, None]).reshape(len(x), -1)
+    constant = jnp.broadcast_to(offset, seen.activity.shape).reshape(y.shape) if offset.ndim else offset
     diagonal = prior.sd[:, :, None] ** -2 * jnp.eye(size)
 
     def approximation(b: Array) -> tuple[Array, Array, Array]:
         """Log posterior at `b`, centre of the proposal from there, and Cholesky factor of its precision."""
-        predictor = x @ b.T
+        predictor = x @ b.T + constant
         score, information = observation.score_and_information(y, predictor)
         slope = jnp.where(mask, score, 0.0).T @ x - (b - prior.mean) / prior.sd**2
         root = jnp.linalg.cholesky((jnp.where(mask, information, 0.0).T @ pairs).reshape(-1, size, size) + diagonal)
@@ -82,10 +87,13 @@ def propose_coefficients(
         return density, b + jnp.clip(step, -_LONGEST_STEP, _LONGEST_STEP), root
 
     def log_proposal(standard: Array, root: Array) -> Array:
-        return jnp.log(jnp.diagonal(root, axis1=1, axis2=2)).sum(1) - 0.5 * (standard**2).sum(1)
+        tails = 0.5 * (_FREEDOM + size) * jnp.log1p((standard**2).sum(1) / _FREEDOM)
+        return jnp.log(jnp.diagonal(root, axis1=1, axis2=2)).sum(1) - tails
 
     density, centre, root = approximation(coefficients)
-    noise = jax.random.normal(key, centre.shape, centre.dtype)
+    key_noise, key_tail = jax.random.split(key)
+    noise = jax.random.normal(key_noise, centre.shape, centre.dtype)
+    noise = noise / jnp.sqrt(jax.random.chisquare(key_tail, _FREEDOM, (len(noise), 1), noise.dtype) / _FREEDOM)
     proposed = centre + jax.vmap(lambda r, e: jax.scipy.linalg.solve_triangular(r, e, lower=True, trans=1))(root, noise)
     reached, back, other_root = approximation(proposed)
     before = jnp.einsum("uij,ui->uj", other_root, coefficients - back)

@@ -19,7 +19,7 @@ def parameters_section(result: xr.DataTree) -> Section:
     if not posterior.data_vars or not posterior.sizes["draw"]:
         return Section("parameters", "Parameters", (Missing("The posterior holds no finite draws of numbers."),))
     stats = result["sample_stats"].data_vars if "sample_stats" in result.children else ()
-    chains = "diverging" in stats or "path_acceptance" in stats
+    chains = "diverging" in stats or "failed_updates" in stats
     rows = [row for name in posterior.data_vars for row in _rows(posterior[[name]], chains)]
     said = (
         f"Sites with more than {_MOST_LISTED} entries have one row: the range of means, sds and intervals over "

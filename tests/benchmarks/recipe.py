@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jaxtyping import Array, Key
 
 from connectinfer.data.recording import recording
 from connectinfer.data.splits import hold_out
@@ -17,9 +18,21 @@ from connectinfer.latent.recording_arrays import recording_arrays
 from connectinfer.statistics.co_smoothing import bits_per_spike, mean_rates
 
 ALPHA, TAU, PROCESS_NOISE, RATE, RADIUS = 0.1, 0.1, 0.03, 0.2, 1.5
-OVERLAPS = {"limit cycle": [[1.6, -0.8], [0.8, 1.6]], "bistable": [[1.2, 0.8], [0.0, 1.6]]}
+OVERLAPS = {
+    "limit cycle": [[1.6, -0.8], [0.8, 1.6]],
+    "bistable": [[1.2, 0.8], [0.0, 1.6]],
+    "ring": [[1.6, 0.0], [0.0, 1.6]],
+}
 # Conditional sd of n given m for Var n = 4 (theory/low_rank_and_max_entropy.md, section 2).
-RESIDUAL_SD = {"limit cycle": np.sqrt([0.8, 0.8]), "bistable": np.sqrt([1.92, 1.44])}
+RESIDUAL_SD = {
+    "limit cycle": np.sqrt([0.8, 0.8]),
+    "bistable": np.sqrt([1.92, 1.44]),
+    "ring": np.sqrt([1.44, 1.44]),
+}
+TEACHERS = ("limit cycle", "bistable", "quadstable", "ring")
+_N_NEURONS = 1000
+# Centres of the four populations of the quadstable network, in m and in n, and their sd in m.
+_CENTRE_M, _CENTRE_N, _SD_M = 0.87, 2.31, 0.5
 
 
 class Recipe(NamedTuple):
@@ -56,7 +69,7 @@ def simulate_recipe(
     """Spikes of `n_held_in + n_held_out` neurons of a network of 1,000."""
     key_network, key_path = jax.random.split(jax.random.key(seed))
     rng = np.random.default_rng(seed)
-    network = gaussian_network(key_network, OVERLAPS[teacher], RESIDUAL_SD[teacher], 1000, tau=TAU)
+    network = teacher_network(teacher, key_network)
     n_trials, n_units = n_training + n_test, n_held_in + n_held_out
     radius, angle = RADIUS * np.sqrt(rng.uniform(size=n_trials)), rng.uniform(0, 2 * np.pi, n_trials)
     start = jnp.asarray(np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1), float)
@@ -67,6 +80,21 @@ def simulate_recipe(
     full = recording(time=ALPHA * TAU * np.arange(n_bins), counts=rng.poisson(np.exp(drive + bias)))
     training = hold_out(full, trials=full["trial"].values[n_training:], units=full["unit"].values[n_held_in:])
     return Recipe(network, latent, bias, full, training, loading)
+
+
+def teacher_network(teacher: str, key: Key[Array, ""]) -> LowRankRNN:
+    """A network of 1,000 neurons with the dynamics of this name."""
+    if teacher != "quadstable":
+        return gaussian_network(key, OVERLAPS[teacher], RESIDUAL_SD[teacher], _N_NEURONS, tau=TAU)
+    key_m, key_n, key_order = jax.random.split(key, 3)
+    signs = jnp.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    # Any subset of neurons, such as the recorded ones, is of all populations.
+    of_neuron = jax.random.permutation(key_order, jnp.repeat(signs, _N_NEURONS // 4, axis=0))
+    m = _CENTRE_M * of_neuron + _SD_M * jax.random.normal(key_m, of_neuron.shape)
+    # n depends on the neuron's place among the populations, not on which one it is from.
+    belongs = jax.nn.softmax(-0.5 * ((m[:, None] - _CENTRE_M * signs) ** 2).sum(-1) / _SD_M**2)
+    n = _CENTRE_N * belongs @ signs + jax.random.normal(key_n, m.shape)
+    return LowRankRNN(m, n, tau=TAU)
 
 
 def score(recipe: Recipe, rate: np.ndarray) -> float:

@@ -63,7 +63,13 @@ SESSIONS = (
 )
 
 
-@pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session[0].removesuffix(".mat"))
+@pytest.mark.parametrize(
+    "session",
+    [
+        pytest.param(s, id=s[0].removesuffix(".mat"), marks=pytest.mark.slow if i else ())
+        for i, s in enumerate(SESSIONS)
+    ],
+)
 def test_every_click_session_has_the_cells_trials_bins_and_rates_of_its_table(session):
     file, _, neurons, trials, bins, _, rate, right, *areas = session
     opened = open_poisson_clicks(file.removesuffix(".mat"))

@@ -53,16 +53,31 @@ def test_its_slope_in_the_log_rate_is_count_minus_rate():
     np.testing.assert_allclose(curvature, -jnp.exp(log_rate), rtol=1e-5)
 
 
-def test_samples_follow_the_probabilities():
-    n, rates = 20_000, np.array([0.5, 3.0])
+@pytest.mark.parametrize("rates", [(0.01, 0.5, 55.0), (60.0, 90.0, 3000.0)], ids=["low", "high"])
+def test_samples_follow_the_probabilities(rates):
+    n = 20_000
     draws = np.asarray(PoissonLogRate(jnp.log(jnp.asarray(rates))).sample(jax.random.key(0), (n,)))
-    assert draws.shape == (n, 2)
+    assert draws.shape == (n, 3)
     for column, rate in zip(draws.T, rates, strict=True):
-        expected = n * poisson.pmf(np.arange(6), rate)
-        seen = np.bincount(np.minimum(column, 6), minlength=7)
-        # Two tests at 1e-6 each.
-        assert chisquare(seen, np.r_[expected, n - expected.sum()]).pvalue > 1e-6
+        edges = np.unique(poisson.ppf([0.05, 0.2, 0.4, 0.6, 0.8, 0.99], rate))
+        expected = n * np.diff(np.r_[0.0, poisson.cdf(edges, rate), 1.0])
+        seen = np.bincount(np.searchsorted(edges, column), minlength=len(expected))
+        # Three tests at 1e-6 each.
+        assert chisquare(seen, expected).pvalue > 1e-6
     np.testing.assert_allclose(PoissonLogRate(jnp.log(jnp.asarray(rates))).mean, rates, rtol=1e-6)
+
+
+def test_counts_of_undefined_rates_are_marked():
+    draws = PoissonLogRate(jnp.array([jnp.nan, jnp.inf, 0.0]), validate_args=False).sample(jax.random.key(0))
+    assert draws[:2].tolist() == [-1, -1]
+    assert draws[2] >= 0
+
+
+def test_silent_units_stay_silent_and_rare_spikes_are_as_rare_as_they_should_be():
+    draws = np.asarray(PoissonLogRate(jnp.array([-1000.0, -10.0])).sample(jax.random.key(1), (1_000_000,)))
+    assert not draws[:, 0].any()
+    # 45.4 spikes are expected; outside this range in 1e-6 of all runs.
+    assert 15 < draws[:, 1].sum() < 85
 
 
 def test_masked_bins_in_plates_carry_no_information():

@@ -1,5 +1,6 @@
 """Runs that are stopped, killed and gone on with."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -62,7 +63,11 @@ def whole():
 
 # The warm-up ends in the fourth chunk; with start values, three rounds of four chunks to settle come before.
 @pytest.mark.parametrize(
-    ("initial", "saves"), [(None, (1, 2, 3, 1)), (START, (2, 3, 8, 3, 1))], ids=["anywhere", "whitened"]
+    ("initial", "saves"),
+    [
+        pytest.param(None, (1, 2, 3, 1), id="anywhere", marks=pytest.mark.slow),
+        pytest.param(START, (2, 3, 8, 3, 1), id="whitened"),
+    ],
 )
 def test_a_run_that_crashes_again_and_again_ends_in_the_very_same_result(initial, saves, monkeypatch, tmp_path):
     for n_saves in saves:
@@ -230,7 +235,9 @@ print(result.attrs["status"], result["posterior"].sizes["draw"])
 def test_signals_end_a_process_without_losing_its_draws(number, tmp_path):
     state, script = tmp_path / "run" / "state.npz", tmp_path / "script.py"
     script.write_text(SCRIPT)
-    environment = {"PYTHONPATH": ":".join(sys.path), "PATH": ""}
+    # The very same draws take the same optimisations of the compiler.
+    settings = {name: value for name, value in os.environ.items() if name.startswith("JAX_")}
+    environment = settings | {"PYTHONPATH": ":".join(sys.path), "PATH": ""}
     process = subprocess.Popen(
         [sys.executable, script, tmp_path / "run", "100000"], env=environment, stdout=subprocess.PIPE, text=True
     )

@@ -10,7 +10,7 @@ from connectinfer.inference import fit as fit_module
 from connectinfer.inference.fit import fit
 from connectinfer.zoo import load_model
 
-TINY = {"steps": 3, "draws": 4, "show_progress": False}
+TINY = {"warmup": 2, "draws": 4, "thinning": 2, "chains": 2, "show_progress": False}
 
 
 def test_options_kept_by_name_only_are_listed_and_an_interruption_is_said(monkeypatch, capsys):
@@ -34,11 +34,18 @@ def test_options_reach_the_model_and_the_engine_and_the_result_says_what_was_run
     data = load_model("low_rank_rnn_poisson").example(jax.random.key(0)).assign_attrs(source="session.npz")
     result = fit("low_rank_rnn_poisson", data, seed=7, rank=1, tau=0.2, **TINY)
     assert result["posterior"].sizes["latent_dim"] == 1
-    assert result["posterior"].sizes["draw"] == 4
+    assert result["posterior"].sizes["draw"] == 2
     assert result["constant_data"].attrs["tau"] == 0.2
-    wanted = {"model": "low_rank_rnn_poisson", "engine": "svi", "seed": 7, "guide": "normal", "path_sites": "latent"}
+    wanted = {"model": "low_rank_rnn_poisson", "engine": "state_space", "seed": 7, "warmup": 2, "thinning": 2}
     assert wanted.items() <= result.attrs.items()
-    assert json.loads(result.attrs["options"]) == {"rank": 1, "tau": 0.2, "steps": 3, "draws": 4}
+    assert json.loads(result.attrs["options"]) == {
+        "rank": 1,
+        "tau": 0.2,
+        "warmup": 2,
+        "draws": 4,
+        "thinning": 2,
+        "chains": 2,
+    }
     assert "options_by_name" not in result.attrs
     assert (result.attrs["observed_kind"], result.attrs["source"]) == ("counts", "session.npz")
     np.testing.assert_array_equal(result["posterior"]["unit"].values, data["unit"].values)

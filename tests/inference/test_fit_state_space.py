@@ -50,9 +50,25 @@ def test_a_run_that_goes_on_makes_the_very_draws_of_one_that_did_not_end(counts,
     xr.testing.assert_identical(whole["posterior"].to_dataset(), gone_on["posterior"].to_dataset())
 
 
-@pytest.mark.parametrize("options", [{"draws": 0}, {"chains": 0}, {"warmup": -1}])
-def test_options_out_of_range_are_refused(counts, options):
-    with pytest.raises(ValueError, match=r"must be at least 1, `warmup` at least 0; got"):
+@pytest.mark.slow
+def test_thinning_keeps_the_last_of_every_so_many_sweeps(counts):
+    data = counts[0].isel(trial=slice(4), time=slice(40), unit=slice(8))
+    whole = fit("low_rank_rnn_poisson", data, draws=20, **TINY)
+    kept = fit("low_rank_rnn_poisson", data, draws=20, thinning=3, **TINY)
+    np.testing.assert_array_equal(kept["posterior"]["m"], whole["posterior"]["m"][:, [1, 4, 7, 10, 13, 16, 19]])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draws": 0}, "`draws` at least as many as `thinning`; got warmup=10, thinning=1 and draws=0"),
+        ({"thinning": 0}, "`thinning` at least 1 .* thinning=0"),
+        ({"warmup": -1}, "`warmup` must be at least 0, .* warmup=-1"),
+        ({"chains": 0}, "`chains` must be at least 1; got 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(counts, options, message):
+    with pytest.raises(ValueError, match=message):
         fit("low_rank_rnn_poisson", counts[0], **TINY | options)
 
 

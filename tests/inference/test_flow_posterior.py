@@ -32,6 +32,7 @@ def verdict(result, concern):
     return found.verdict
 
 
+@pytest.mark.slow
 def test_reweighted_draws_have_the_moments_and_the_evidence_of_the_closed_form(fitted):
     """Importance weights take out what the flow has not learned; 4 standard errors of 1,000 draws of ESS above 400."""
     mean, covariance = exact_posterior()
@@ -44,6 +45,7 @@ def test_reweighted_draws_have_the_moments_and_the_evidence_of_the_closed_form(f
     assert logsumexp(log_weight) - np.log(1000) == pytest.approx(exact_evidence(), abs=4 / np.sqrt(400))
 
 
+@pytest.mark.slow
 def test_the_flow_itself_is_close_to_the_posterior(fitted):
     mean, covariance = exact_posterior()
     beta = fitted["posterior"]["beta"].values[0]
@@ -53,6 +55,7 @@ def test_the_flow_itself_is_close_to_the_posterior(fitted):
     assert verdict(fitted, "data among simulations") == "pass"
 
 
+@pytest.mark.slow
 def test_the_result_says_what_was_simulated(fitted):
     attrs = fitted.attrs
     assert (attrs["engine"], attrs["status"], attrs["rounds"], attrs["failed_simulations"]) == (

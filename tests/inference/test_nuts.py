@@ -51,6 +51,7 @@ def test_same_seed_gives_the_same_draws_and_another_seed_others():
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.slow
 def test_sequential_chains_draw_what_vectorized_ones_draw():
     # Few steps: rounding grows along a chain until the two part.
     options = {"warmup": 5, "draws": 5, "chains": 2, "show_progress": False}
@@ -61,6 +62,7 @@ def test_sequential_chains_draw_what_vectorized_ones_draw():
     np.testing.assert_allclose(vectorized, sequential, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_parallel_chains_draw_what_vectorized_ones_draw_and_a_solve_is_refused(tmp_path):
     script = tmp_path / "parallel.py"
     script.write_text(

@@ -9,15 +9,16 @@ import xarray as xr
 
 from connectinfer.data.recording import recording
 from connectinfer.dynamics.low_rank import LowRankRNN
-from connectinfer.inference import path_gibbs
 from connectinfer.inference.path_gibbs import continued, first_link, sweep
 from connectinfer.inference.trace import bind, evaluate, map_draws
+from connectinfer.latent import network_dynamics, path_moves
 from connectinfer.latent.known_network import known_network
 from connectinfer.latent.path_model import observation_law
 from connectinfer.latent.state_space import Seen
 from connectinfer.zoo import load_model
 
-N_UNITS, N_TRIALS, N_BINS = 4, 2, 8
+N_UNITS, N_TRIALS, N_BINS = 5, 2, 8
+_LEFT_OUT = 300
 
 
 class Joint:
@@ -26,8 +27,8 @@ class Joint:
     Both draw parameters, paths and observations from their joint law. Source: Geweke, JASA 99, 799 (2004).
     """
 
-    def __init__(self, name, rank):
-        options = {"features": 4} if "feature" in name else {}
+    def __init__(self, name, **options):
+        options |= {"features": 4} if "feature" in name else {}
         generator = np.random.default_rng(0)
         counts = generator.poisson(3.0, (N_TRIALS, N_BINS, N_UNITS))
         values = {"fluorescence": counts / 3.0} if name.endswith(("gaussian", "calcium")) else {"counts": counts}
@@ -38,7 +39,7 @@ class Joint:
         pulse[:, 2:5] = 1.0
         self.module = load_model(name)
         data = recording(time=0.01 * np.arange(N_BINS), inputs=pulse, mask=mask, **values)
-        self.inputs, _ = self.module.inputs(data, rank=rank, **options)
+        self.inputs, _ = self.module.inputs(data, **options)
         self.bound, self.arrays = bind(self.module.model, self.inputs)
 
     def prior(self, n_draws):
@@ -47,7 +48,8 @@ class Joint:
 
         return map_draws(draw, jax.random.split(jax.random.key(1), n_draws), {}, self.arrays)
 
-    def swept(self, n_sweeps):
+    def swept(self, n_chains, n_sweeps):
+        """Summaries `(chain, sweep)`."""
         conditionals = self.module.CONDITIONALS
 
         def step(chain, key):
@@ -65,8 +67,9 @@ class Joint:
             return chain, (summaries(values), stats)
 
         chain = first_link(jax.random.key(2), *conditionals.begin(self.inputs))._replace(noise_step=jnp.array(0.4))
-        run = jax.jit(lambda chain, keys: jax.lax.scan(step, chain, keys)[1])
-        return run(chain, jax.random.split(jax.random.key(3), n_sweeps + 500))
+        run = jax.jit(jax.vmap(lambda keys: jax.lax.scan(step, chain, keys)[1]))
+        found = run(jax.random.split(jax.random.key(3), (n_chains, n_sweeps + _LEFT_OUT)))
+        return jax.tree.map(lambda x: np.asarray(x)[:, _LEFT_OUT:], found)
 
 
 def summaries(sites):
@@ -94,7 +97,15 @@ def network_summaries(sites):
         "last bin": jnp.log((z[0, -1] ** 2).sum()),
         "after the end": jnp.log((z[1, -1] ** 2).sum()),
     }
-    own = {"concentration", "noise", "calcium_decay"} & set(sites)
+    if "baseline" in sites:
+        offset = sites["baseline"]
+        found |= {
+            "baseline": offset.mean(),
+            "baseline spread": jnp.log((offset**2).mean()),
+            "baseline steps": jnp.log(((offset[1] - offset[0]) ** 2).mean()),
+            "baseline and bias": jnp.arctan((offset * sites["bias"]).mean()),
+        }
+    own = {"concentration", "noise", "calcium_decay", "baseline_scale", "baseline_timescale"} & set(sites)
     return found | {name: jnp.log(sites[name]).mean() for name in own}
 
 
@@ -125,29 +136,34 @@ def feature_summaries(sites):
 
 
 @pytest.mark.parametrize(
-    ("model", "rank", "longest"),
+    ("model", "options", "sizes"),
     [
-        pytest.param("low_rank_rnn_gaussian", 2, 3, id="gaussian-in-pieces", marks=pytest.mark.slow),
-        pytest.param("low_rank_rnn_negative_binomial", 2, 400, id="negative-binomial", marks=pytest.mark.slow),
-        pytest.param("low_rank_rnn_calcium", 2, 400, id="calcium", marks=pytest.mark.slow),
-        pytest.param("random_feature_dynamics_poisson", 2, 400, id="random-features", marks=pytest.mark.slow),
-        pytest.param("low_rank_rnn_poisson", 1, 400, id="poisson"),
+        # Pieces of trials, and groups that leave out a unit.
+        pytest.param("low_rank_rnn_gaussian", {}, (3, 3), id="gaussian-in-parts"),
+        pytest.param("low_rank_rnn_gaussian", {"baseline": "slow"}, (400, 128), id="gaussian-with-slow-baselines"),
+        pytest.param("low_rank_rnn_negative_binomial", {"baseline": "slow"}, (400, 128), id="negative-binomial"),
+        pytest.param("low_rank_rnn_calcium", {}, (400, 128), id="calcium"),
+        pytest.param("random_feature_dynamics_poisson", {}, (400, 128), id="random-features"),
+        pytest.param("low_rank_rnn_poisson", {"rank": 1, "baseline": "slow"}, (400, 128), id="poisson"),
     ],
 )
-def test_sweeps_and_new_observations_draw_from_the_prior(model, rank, longest, monkeypatch):
-    monkeypatch.setattr(path_gibbs, "_LONGEST_PIECE", longest)
-    joint = Joint(model, rank)
+@pytest.mark.slow
+def test_sweeps_and_new_observations_draw_from_the_prior(model, options, sizes, monkeypatch):
+    monkeypatch.setattr(path_moves, "LONGEST_PIECE", sizes[0])
+    monkeypatch.setattr(network_dynamics, "_UNITS_TOGETHER", sizes[1])
+    joint = Joint(model, **{"rank": 2, **options})
     prior = joint.prior(40_000)
-    swept, stats = jax.tree.map(lambda x: np.asarray(x)[500:], joint.swept(8000))
+    # Shorter runs did not see proposals that knew what they moved with: b was 4 % too small.
+    swept, stats = joint.swept(16, 1500)
     assert not stats["failed_updates"].any()
     scores = {}
     for name, expected in prior.items():
         expected, found = np.asarray(expected), swept[name]
-        effective = float(az.ess(xr.Dataset({"x": (("chain", "draw"), found[None])}))["x"])
+        effective = float(az.ess(xr.Dataset({"x": (("chain", "draw"), found)}))["x"])
         error = np.sqrt(expected.var() / len(expected) + found.var() / effective)
         scores[name] = float((found.mean() - expected.mean()) / error)
-    # At most 21 scores a case: one beyond 4.5 in 2e-4 of all runs.
-    assert max(map(abs, scores.values())) < 4.5, scores
+    # At most 24 scores a case: one beyond 4 in 1.5e-3 of all runs.
+    assert max(map(abs, scores.values())) < 4, scores
 
 
 def known():
@@ -194,7 +210,7 @@ def _kept(swept):
 
 @pytest.mark.parametrize("longest", [400, 2], ids=["whole", "in-pieces"])
 def test_paths_of_a_known_network_have_the_moments_of_their_exact_posterior(longest, monkeypatch):
-    monkeypatch.setattr(path_gibbs, "_LONGEST_PIECE", longest)
+    monkeypatch.setattr(path_moves, "LONGEST_PIECE", longest)
     drawn, mean, covariance = known()
     effective = [float(az.ess(xr.Dataset({"x": (("chain", "draw"), x[None])}))["x"]) for x in drawn.T]
     error = np.sqrt(np.diag(covariance) / effective)
@@ -205,7 +221,7 @@ def test_paths_of_a_known_network_have_the_moments_of_their_exact_posterior(long
 
 
 def test_what_follows_the_end_of_a_trial_is_drawn_from_the_dynamics():
-    joint = Joint("low_rank_rnn_gaussian", 1)
+    joint = Joint("low_rank_rnn_gaussian", rank=1)
     conditionals = joint.module.CONDITIONALS
     parameters, paths = conditionals.begin(joint.inputs)
     space = conditionals.space(parameters._replace(process_noise=jnp.array(1e-6)), joint.inputs)

@@ -192,7 +192,7 @@ def test_a_fit_of_paths_is_bit_identical_between_processes_with_other_hash_seeds
         "from connectinfer.inference.fit import fit\n"
         "from connectinfer.zoo import load_model\n"
         "data = load_model('low_rank_rnn_poisson').example(jax.random.key(0))\n"
-        "result = fit('low_rank_rnn_poisson', data, steps=20, draws=5, show_progress=False)\n"
+        "result = fit('low_rank_rnn_poisson', data, engine='svi', steps=20, draws=5, show_progress=False)\n"
         "posterior = result['posterior'].to_dataset()\n"
         "print(*(name + hashlib.sha256(posterior[name].values.tobytes()).hexdigest() for name in sorted(posterior)))\n"
     )

@@ -40,7 +40,7 @@ def simulated(kind, with_inputs=False, seed=0):
 
 def start_of(data, kind, rank=2):
     arrays, _ = recording_arrays(data, kind, rank=rank, tau=0.1, nonlinearity="tanh")
-    names = ("activity", "mask", "basis", "states", "polynomials", "rank", "alpha", "nonlinearity")
+    names = ("activity", "mask", "basis", "states", "polynomials", "filtered", "rank", "alpha", "nonlinearity")
     return arrays, initial_network(**{name: arrays[name] for name in names}, counts=kind == "counts")
 
 

@@ -74,7 +74,7 @@ def linear(a, b, z, v):
     return z @ a.T + v @ b.T
 
 
-marginal = jax.jit(log_marginal, static_argnames="steps")
+marginal = jax.jit(log_marginal)
 posterior = jax.jit(path_posterior, static_argnames="steps")
 
 
@@ -96,7 +96,7 @@ def zeros(n_bins=N_BINS, dim=DIM, n_trials=N_TRIALS):
 @pytest.mark.usefixtures("double_precision")
 def test_linear_gaussian_models_have_the_likelihood_of_the_kalman_filter():
     case = Linear()
-    found = marginal(case.space(), case.seen(), zeros(), steps=4)
+    found = marginal(case.space(), case.seen(), zeros())
     np.testing.assert_allclose(found, [case.kalman(r)[0] for r in range(N_TRIALS)], rtol=1e-9)
 
 
@@ -118,7 +118,7 @@ def test_single_precision_is_within_a_thousandth():
     to_single = lambda tree: jax.tree.map(  # noqa: E731
         lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
     )
-    found = marginal(to_single(case.space()), to_single(case.seen()), zeros(), steps=4)
+    found = marginal(to_single(case.space()), to_single(case.seen()), zeros())
     np.testing.assert_allclose(found, [case.kalman(r)[0] for r in range(N_TRIALS)], atol=1e-3)
 
 
@@ -170,7 +170,7 @@ def test_the_gradient_of_the_marginal_is_that_of_differences(observation, counts
     def scaled(scale):
         leaves = lambda s: (s.loading, s.noise_tril, s.transition)  # noqa: E731
         other = eqx.tree_at(leaves, space, jax.tree.map(lambda x: x * scale, leaves(space)))
-        return log_marginal(other, seen, zeros(), steps=15).sum()
+        return log_marginal(other, seen, zeros()).sum()
 
     run, h = jax.jit(jax.value_and_grad(scaled)), 1e-5
     difference = (run(1 + h)[0] - run(1 - h)[0]) / (2 * h)
@@ -193,12 +193,10 @@ def test_bins_that_are_not_free_are_given():
 @pytest.mark.usefixtures("double_precision")
 def test_bins_after_the_end_of_a_trial_change_nothing():
     case = Linear()
-    longer = marginal(case.space(), case.seen(), zeros(), steps=4)[1]
+    longer = marginal(case.space(), case.seen(), zeros())[1]
     shorter = Linear()
     shorter.y, shorter.mask, shorter.v = (x[:, :20] for x in (case.y, case.mask, case.v))
-    assert float(longer) == pytest.approx(
-        float(marginal(shorter.space(), shorter.seen(), zeros(20), steps=4)[1]), rel=1e-12
-    )
+    assert float(longer) == pytest.approx(float(marginal(shorter.space(), shorter.seen(), zeros(20))[1]), rel=1e-12)
 
 
 @pytest.mark.usefixtures("double_precision")
@@ -215,7 +213,7 @@ def test_the_marginal_of_counts_is_near_that_of_quadrature():
         observation=Poisson(),
     )
     seen = Seen.of(jnp.asarray(counts, float), jnp.ones(counts.shape, bool))
-    found = float(marginal(space, seen, zeros(2, 1, 1), steps=10)[0])
+    found = float(marginal(space, seen, zeros(2, 1, 1))[0])
     grid = np.linspace(-6, 6, 801)
     first, second = np.meshgrid(grid, grid, indexing="ij")
     log_joint = -0.5 * (first / 0.8) ** 2 - 0.5 * ((second - 0.9 * first) / 0.4) ** 2 - np.log(2 * np.pi * 0.8 * 0.4)

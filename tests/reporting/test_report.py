@@ -150,7 +150,7 @@ def test_a_model_of_ones_own_gets_a_page_that_says_what_is_missing(tmp_path):
     for text in (
         "no observed site with the dims trial, time and unit",
         "The posterior has no latent paths",
-        "(low-rank networks have one), so no flow is shown",
+        "(models with latent paths have one), so no flow is shown",
         "The posterior has neither loadings",
         "with 1 chain(s) of 60 draws there is nothing to compare",
         "The result does not say: seed, options, file of the recording",

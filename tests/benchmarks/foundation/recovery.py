@@ -18,7 +18,7 @@ def run(quick: bool) -> dict:
         shares, agreements = [], []
         for seed in range(1 if quick else 3):
             recipe = simulate_recipe(teacher, seed, **size)
-            result = fit("low_rank_rnn_poisson", recipe.training, rank=2, draws=100, show_progress=False)
+            result = fit("low_rank_rnn_poisson", recipe.training, engine="svi", rank=2, draws=100, show_progress=False)
             ideal = score(recipe, ideal_observer(recipe)["expected"]["counts"].values)
             share = score(recipe, result["expected"]["counts"].values) / ideal
             agreement = latent_r2(result["posterior"]["latent"].mean(("chain", "draw")).values, recipe.latent)
