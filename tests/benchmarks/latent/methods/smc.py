@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
-from peer_network import Network, adam, batches, begin, data_of, whole
-from peer_track import Track, milestones
+from methods.network import Network, adam, batches, begin, data_of, whole
+from methods.track import Track, milestones
 from recipe import Recipe
 
 _PARTICLES, _TEST_PARTICLES, _DRAWS, _BATCH = 64, 256, 32, 16

@@ -8,7 +8,7 @@ import numpy as np
 from recipe import Recipe, score
 
 # A method ends when its best score has not risen by this share during the last two thirds of its time.
-_RISE = 1e-3
+RISE = 1e-3
 
 
 class Point(NamedTuple):
@@ -23,8 +23,7 @@ class Track:
     """The scores of one method on one recipe.
 
     The clock starts with the track and stops while a method is scored, but for its first score: who wants a
-    prediction has to compile and run it once. A failed prediction counts as NaN. `limit` is in seconds of processor
-    time, which other processes disturb less.
+    prediction has to compile and run it once. A failed prediction counts as NaN. `limit` is in seconds on the clock.
     """
 
     def __init__(self, recipe: Recipe, limit: float):
@@ -49,9 +48,9 @@ class Track:
         return not self._ended()
 
     def _ended(self) -> bool:
-        now = self.points[-1].processor
-        early = best([point for point in self.points if point.processor <= now / 3])
-        return now > self._limit or (now > self._limit / 5 and best(self.points) < (1 + _RISE) * early)
+        now = self.points[-1].wall
+        early = best([point for point in self.points if point.wall <= now / 3])
+        return now > self._limit or (now > self._limit / 5 and best(self.points) < (1 + RISE) * early)
 
 
 def best(points: list[Point]) -> float:

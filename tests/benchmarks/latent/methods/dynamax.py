@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from peer_network import Data, Network, adam, batches, begin, data_of, whole
-from peer_track import Track, milestones
+from methods.network import Data, Network, adam, batches, begin, data_of, whole
+from methods.track import Track, milestones
 from recipe import Recipe
 
 from connectinfer.latent.principal_path import poisson_regression

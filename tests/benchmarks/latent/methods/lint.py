@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from peer_network import Network, adam, begin, data_of
-from peer_track import Track, milestones
+from methods.network import Network, adam, begin, data_of
+from methods.track import Track, milestones
 from recipe import Recipe
 from scipy.ndimage import gaussian_filter1d
 

@@ -61,7 +61,15 @@ def data_of(recipe: Recipe) -> Data:
 
 def begin(data: Data, rank: int = 2) -> tuple[Network, Float[Array, "trial time rank"]]:
     """The network and paths from principal components from which our own fits start: a gift to the peers."""
-    start = principal_network(np.asarray(data.counts), np.asarray(data.seen), rank, ALPHA, "tanh", counts=True)
+    start = principal_network(
+        np.asarray(data.counts),
+        np.asarray(data.seen),
+        np.zeros((*data.counts.shape[:2], 0)),
+        rank,
+        ALPHA,
+        "tanh",
+        counts=True,
+    )
     zeros = np.zeros(len(start.m))
     parameters = Network(
         m=start.m,
