@@ -18,13 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from dynamax.generalized_gaussian_ssm.inference import (
+    EKFIntegrals,
+    conditional_moments_gaussian_filter,
+    conditional_moments_gaussian_smoother,
+)
+from dynamax.generalized_gaussian_ssm.models import ParamsGGSSM
+from dynamax.linear_gaussian_ssm import LinearGaussianSSM
+from dynamax.linear_gaussian_ssm.inference import lgssm_smoother
 from methods.network import Data, Network, adam, batches, begin, data_of, whole
 from methods.track import Track, milestones
 from recipe import Recipe
 
 from connectinfer.latent.principal_path import poisson_regression
-
-PACKAGE = "dynamax"
 
 _BATCH, _EM_STEPS = 4, 5
 
@@ -59,8 +65,6 @@ def run(recipe: Recipe, track: Track, rate: float) -> None:
 
 def run_linear(recipe: Recipe, track: Track) -> None:
     """Steps of EM on square roots of counts until the track ends."""
-    from dynamax.linear_gaussian_ssm import LinearGaussianSSM
-
     data = data_of(recipe)
     _, path = begin(data)
     roots = jnp.sqrt(data.counts + 0.25)
@@ -82,8 +86,6 @@ def run_linear(recipe: Recipe, track: Track) -> None:
 
 
 def _model(network: Network, units: np.ndarray):
-    from dynamax.generalized_gaussian_ssm.models import ParamsGGSSM
-
     log_rate = lambda z: network.log_rate(z)[units]  # noqa: E731
     eye = jnp.eye(network.m.shape[1])
     return ParamsGGSSM(
@@ -97,15 +99,11 @@ def _model(network: Network, units: np.ndarray):
 
 
 def _filter(network: Network, units: np.ndarray, counts):
-    from dynamax.generalized_gaussian_ssm.inference import EKFIntegrals, conditional_moments_gaussian_filter
-
     return conditional_moments_gaussian_filter(_model(network, units), EKFIntegrals(), counts)
 
 
 def _predict(network: Network, data: Data):
     """Expected counts `(test trial, time, unit)` under the Gaussian posterior of the smoother."""
-    from dynamax.generalized_gaussian_ssm.inference import EKFIntegrals, conditional_moments_gaussian_smoother
-
     units = np.flatnonzero(data.held_in)
     smooth = partial(conditional_moments_gaussian_smoother, _model(network, units), EKFIntegrals())
     found = jax.vmap(smooth)(data.counts[~data.training][..., units])
@@ -122,9 +120,9 @@ def _read_out(parameters, roots, data: Data) -> np.ndarray:
     weights = poisson_regression(with_constant(design), counts, np.ones(counts.shape, bool))
     emissions = parameters.emissions._replace(
         weights=parameters.emissions.weights[units],
-        bias=parameters.emissions.bias[units],
+        bias=jnp.zeros(len(units)),
         cov=parameters.emissions.cov[np.ix_(units, units)],
-        input_weights=parameters.emissions.input_weights[units],
+        input_weights=jnp.zeros((len(units), 0)),
     )
     test = np.asarray(_linear_paths(parameters._replace(emissions=emissions), roots[~data.training][..., units]))
     return np.exp(with_constant(test) @ weights.T)
@@ -132,6 +130,4 @@ def _read_out(parameters, roots, data: Data) -> np.ndarray:
 
 @jax.jit
 def _linear_paths(parameters, roots):
-    from dynamax.linear_gaussian_ssm.inference import lgssm_smoother
-
     return jax.vmap(lambda y: lgssm_smoother(parameters, y).smoothed_means)(roots)

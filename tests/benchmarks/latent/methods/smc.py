@@ -5,7 +5,7 @@ the particle filter's estimate of the likelihood is a bound that Adam raises. Pa
 the transition and a Gaussian that a convolutional encoder reads from the held-in counts (kernels of 21, 11 and 1 bins,
 64 channels, as in the source's example for spikes), or from the transition alone ("bootstrap"); they are resampled in
 every bin, systematically, without gradients through the choice. Batches of 16 trials as in the source; training starts
-from principal components, which the source does not do, and the rate of Adam is the best of a small search.
+from principal components, which the source does not do.
 Test paths are drawn by backward simulation through a filter of 256 particles (Godsill et al., JASA 2004).
 
 Advantage: no Gaussian approximation of the paths, so any observation and any noise could take the place of these.
