@@ -8,8 +8,8 @@ gradient several; that is what makes it slow. Test paths come from the smoother 
 *Linear model* (`run_linear`): `LinearGaussianSSM.fit_em` on the square roots of the counts, the library's fastest way
 to a latent path; a Poisson regression of the counts on the smoothed paths then reads them out.
 
-Advantage: of the linear model, speed: a fit takes seconds and predicts held-out units well. It has no limit cycles and
-no two stable states, so it says nothing about dynamics like these; bits per spike do not notice.
+Advantage: of the linear model, EM, which needs no learning rate. It has no limit cycles and no two stable states, so
+it says nothing about dynamics like these.
 """
 
 from functools import partial

@@ -1,8 +1,9 @@
 """dynestyx, in its two uses for spikes: a particle filter's likelihood, and variational inference of paths.
 
 Its table of filters offers two for observations that are not Gaussian. The likelihood of the extended Kalman filter
-cannot be learned from: it leaves out the value of the observations' log density where that is expanded (one trial of
-the limit cycle: +39 instead of -9154 by 20,000 particles), and its gradient in the scales of the noise is not a number.
+cannot be learned from: it leaves out the value of the observations' log density where that is expanded (a trial of the
+limit cycle, at the network from which peers start: +39; by 20,000 particles: -9154), and its gradient in the scales of
+the noise is not a number.
 
 *Particle filter* (`run`): Adam follows the gradient of the bootstrap filter's likelihood (64 particles, new ones in
 every step, batches of four trials; gradients stop at resampling, as the library advises). Test paths come from the

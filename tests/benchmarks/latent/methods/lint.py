@@ -6,7 +6,7 @@ by where they start: the first bin of every trial is learned with the network, i
 because the error is only taken where the recording is seen. Counts are smoothed over 3.5 bins, units weighted by their
 rates, and training starts from principal components, which the source does not do.
 
-Advantage: a few milliseconds a step, no inference at all. Limit: without process noise a path cannot follow what a
+Advantage: no inference of paths at all. Limit: without process noise a path cannot follow what a
 trial's noise does to it.
 """
 
