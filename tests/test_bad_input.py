@@ -65,11 +65,6 @@ MISTAKES = {
         lambda: recording(time=0.01, counts=[ONES[0], ONES[0, :0]], trial=["a", "b"]),
         "trials without any observed bin: 'b'. Leave them out",
     ),
-    "silent unit": (
-        lambda: as_recording(ONES * [1, 0], time=0.01, unit=["a", "b"]),
-        r"1 of 2 units never fire .*: 'b'. .* drop them with `drop_silent_units\(recording\)`",
-    ),
-    "constant fluorescence": (lambda: as_recording(ONES * 0.5, kind="fluorescence", time=0.6), "2 of 2 units never"),
     "inputs of another length": (
         lambda: recording(time=0.01, counts=ONES, inputs=np.zeros((2, 4, 1))),
         "`inputs` has 4 time bins in trial 0, the data has 3. Inputs must be sampled on the bins of the data",

@@ -31,7 +31,7 @@ from connectinfer.data.json_files import json_fields, parse_json
 from connectinfer.data.labelled import read_labelled
 from connectinfer.data.matlab import exact_integers
 from connectinfer.data.naming import naming
-from connectinfer.data.recording import KINDS, check_layout, observed_kind
+from connectinfer.data.recording import KINDS, check_recording, observed_kind
 from connectinfer.data.sonata import is_sonata_config, is_sonata_edges, open_circuit
 
 HDF5 = (".h5", ".hdf5")
@@ -75,7 +75,7 @@ def open_recording(path: FilePath, *, fields: Mapping[str, Any] | None = None, *
     labelled = read_labelled(file) if suffix in LABELLED else None
     if labelled is not None and "mask" in labelled and fields is None and not values:
         with naming(file):
-            check_layout(labelled)
+            check_recording(labelled)
         kept = {name: labelled.attrs.get(name, "") for name in ("read", "left_out")}
         return note_source(labelled, file, kept["read"] or observed_kind(labelled), kept["left_out"])
     tree = read_tree(file) if labelled is None else as_tree(file, labelled_fields(labelled))
@@ -90,7 +90,7 @@ def open_recording(path: FilePath, *, fields: Mapping[str, Any] | None = None, *
             parts |= {name: exact_integers(parts[name]) for name in ("unit", "trial") if name in parts}
         named = {name: (dim, np.asarray(select(tree, each))) for name, (dim, each) in extra.items()}
         dataset = assemble_recording(parts).assign_coords(brought | named)
-        check_layout(dataset)
+        check_recording(dataset)
     from_start = f" from {dataset['time'].values[0]:g} s" if "spike_times" in parts and "events" not in parts else ""
     sizes = ", ".join(f"{n} {dim}s" if dim != "time" else f"{n} bins{from_start}" for dim, n in dataset.sizes.items())
     default = "spike_times" in parts and "bin_width" not in parts

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool
 
 from connectinfer.data.identifiers import as_identifiers, check_unique, listing
 from connectinfer.data.trial_arrays import stack_inputs, stack_trials
@@ -49,8 +50,7 @@ def recording(
 
     Raises:
         ValueError: for wrong shapes, NaN in observed bins, negative or fractional counts, trials without an observed
-            bin, duplicate or float ids, times that are unsorted or not uniform. Units that never fire are refused
-            later, by `check_recording`: `drop_silent_units` removes them.
+            bin, duplicate or float ids, times that are unsorted or not uniform.
     """
     kind, data = _only_kind({"counts": counts, "rates": rates, "fluorescence": fluorescence})
     values, within = stack_trials(data, kind, ("time", "unit"))
@@ -73,7 +73,7 @@ def recording(
         variables["inputs"] = (("trial", "time", "input"), stacked)
         coords["input"] = names
     dataset = xr.Dataset(variables, coords, {"bin_width": bin_width})
-    check_layout(dataset)
+    check_recording(dataset)
     return dataset
 
 
@@ -92,30 +92,28 @@ def observed_kind(dataset: xr.Dataset) -> str:
     return present[0]
 
 
+def silent_units(dataset: xr.Dataset) -> Bool[np.ndarray, " unit"]:
+    """Units that never fire (counts) or never change (rates, fluorescence) where they were observed."""
+    kind = observed_kind(dataset)
+    values, mask = dataset[kind].values, dataset["mask"].values
+    if kind == "counts":
+        return ~(mask & (values != 0)).any((0, 1))
+    lowest = np.where(mask, values, np.inf).min((0, 1))
+    return lowest >= np.where(mask, values, -np.inf).max((0, 1))
+
+
+def drop_silent_units(dataset: xr.Dataset) -> xr.Dataset:
+    """The recording without its `silent_units`."""
+    return dataset.isel(unit=~silent_units(dataset))
+
+
 def check_recording(dataset: xr.Dataset) -> None:
-    """Raise unless a model can be fitted to `dataset`: a sound layout, and no unit that is silent throughout.
+    """Raise unless `dataset` is laid out as a recording. What a sound recording cannot tell, `recording_limits` says.
 
     Raises:
         ValueError: says what is wrong, where, and what to do.
         TypeError: if it is no Dataset.
     """
-    check_layout(dataset)
-    silent = _silent_units(dataset)
-    if silent.any():
-        raise ValueError(
-            f"{silent.sum()} of {silent.size} units never fire (or never change) in the observed bins: "
-            f"{listing(dataset['unit'].values[silent])}. "
-            "Nothing about their connectivity can be learned; drop them with `drop_silent_units(recording)`."
-        )
-
-
-def drop_silent_units(dataset: xr.Dataset) -> xr.Dataset:
-    """The recording without units that never fire (counts, rates) or never change (fluorescence) where observed."""
-    return dataset.isel(unit=~_silent_units(dataset))
-
-
-def check_layout(dataset: xr.Dataset) -> None:
-    """Raise unless `dataset` is laid out as a recording; silent units pass, as in data that is only scored."""
     if not isinstance(dataset, xr.Dataset):
         raise TypeError(f"a recording is an xarray Dataset; got {type(dataset).__name__}. Use `as_recording(...)`.")
     kind = observed_kind(dataset)
@@ -238,12 +236,3 @@ def _coordinate(dataset: xr.Dataset, name: str) -> np.ndarray:
 
 def _check_stored_ids(dataset: xr.Dataset, name: str) -> None:
     check_unique(as_identifiers(_coordinate(dataset, name), name), name)
-
-
-def _silent_units(dataset: xr.Dataset) -> np.ndarray:
-    kind = observed_kind(dataset)
-    values, mask = dataset[kind].values, dataset["mask"].values
-    if kind != "fluorescence":
-        return ~(mask & (values != 0)).any((0, 1))
-    lowest = np.where(mask, values, np.inf).min((0, 1))
-    return lowest >= np.where(mask, values, -np.inf).max((0, 1))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from connectinfer.data.recording import TIME_TOLERANCE, check_layout, observed_kind, recording
+from connectinfer.data.recording import TIME_TOLERANCE, check_recording, observed_kind, recording
 
 SEPARATOR = ":"
 
@@ -35,7 +35,7 @@ def stitch(recordings: Mapping[str, xr.Dataset]) -> xr.Dataset:
     for name, each in recordings.items():
         if not isinstance(name, str) or not name or SEPARATOR in name:
             raise ValueError(f"session names must be text without {SEPARATOR!r}; got {name!r}.")
-        check_layout(each)
+        check_recording(each)
     _check_alike(recordings)
     sessions = list(recordings.values())
     longest = max(sessions, key=lambda each: each.sizes["time"])

@@ -1,6 +1,7 @@
 """`diagnose`: one verdict per concern, in plain words, each with its number, its threshold and what to do next."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ _LEAST_PREDICTIVE_DRAWS = 20
 _JUDGED_BINS = 30
 _MOST_LOST = 0.01
 _LEAST_PATH_ACCEPTANCE = 0.1
+_LEAST_DETERMINED = 0.5
 _LEAST_ESS = 100.0  # of each chain, as Vehtari et al. (2021) ask
 
 
@@ -43,7 +45,7 @@ def diagnose(result: xr.DataTree) -> Diagnosis:
         checks += [approximation_verdicts]
     if "lost_modes" in result["sample_stats"]:
         checks += [_integrated_paths]
-    checks += [_solves, _prediction]
+    checks += [_dimensions, _solves, _prediction, _recording]
     return Diagnosis(tuple(verdict for check in checks for verdict in check(result)))
 
 
@@ -265,6 +267,38 @@ def _integrated_paths(result: xr.DataTree) -> list[Verdict]:
         said += "engine='state_space'."
         found.append(Verdict("modes of paths", FAIL if lost > _MOST_LOST else NOT_CERTIFIED, lost, "none lost", said))
     return found
+
+
+def _dimensions(result: xr.DataTree) -> list[Verdict]:
+    """Whether the data determine every dimension of the latent paths."""
+    posterior = result["posterior"].to_dataset()
+    if "latent" not in posterior or posterior["latent"].dims[2:] != ("trial", "time", "latent_dim"):
+        return []
+    latent = posterior["latent"]
+    if "constant_data" in result.children and "mask" in result["constant_data"]:
+        latent = latent.where(result["constant_data"]["mask"].any("unit"))
+    mean, bins = latent.mean(("chain", "draw")), ("trial", "time")
+    determined, left = mean.var(bins), latent.var(("chain", "draw")).mean(bins)
+    share = determined / (determined + left)
+    least = float(share.min())
+    loose = [str(dim) for dim in share["latent_dim"].values[(share < _LEAST_DETERMINED).values]]
+    if not loose:
+        return []
+    said = (
+        f"The data hardly determine the paths along latent dimension {', '.join(loose)}: draws differ more from each "
+        "other than the path varies. The rank may be too high; `select_rank` compares lower ones."
+    )
+    asked = f"at least {_LEAST_DETERMINED:.0%} of the variance of every dimension shared by all draws"
+    return [Verdict("rank", NOT_CERTIFIED, least, asked, said)]
+
+
+def _recording(result: xr.DataTree) -> list[Verdict]:
+    """What `fit` found the recording cannot tell."""
+    limits = json.loads(result.attrs.get("limits", "{}"))
+    return [
+        Verdict(concern, NOT_CERTIFIED, float(limit["value"]), limit["asked"], limit["said"])
+        for concern, limit in limits.items()
+    ]
 
 
 def _failed_updates(result: xr.DataTree) -> list[Verdict]:

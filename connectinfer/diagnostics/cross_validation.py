@@ -78,7 +78,7 @@ def leave_out(
     with progress_bar(f"hiding {by}s", folds, show_progress) as advance:
         for number, split in enumerate(splits):
             try:
-                # Models refuse units that are silent in what is left; these are not predicted either.
+                # Units that are silent in what is left cannot be predicted.
                 training = drop_silent_units(split.training)
                 result = fit(model, training, seed=seed, show_progress=False, **_options_of(number, options))
                 # What an engine returns when interrupted is a worse fit than those of the other folds.

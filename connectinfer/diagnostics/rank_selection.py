@@ -73,7 +73,7 @@ def select_rank(
     hidden = _hidden(recording, folds, seed)
     kind, mask = observed_kind(recording), recording["mask"] & ~hidden
     training = recording.assign({kind: recording[kind].where(mask, 0).astype(recording[kind].dtype), "mask": mask})
-    # Models refuse units that are silent in what is left; these are not predicted either.
+    # Units that are silent in what is left cannot be predicted.
     training, gains = drop_silent_units(training), {}
     options = _SHORT | options if options.get("engine", "state_space") == "state_space" else options
     with progress_bar("ranks", len(ranks), show_progress) as advance:

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import xarray as xr
 
+from connectinfer.data.limits import Limit, recording_limits
 from connectinfer.data.objects import as_recording
-from connectinfer.data.recording import observed_kind
+from connectinfer.data.recording import observed_kind, silent_units
 from connectinfer.inference.flow_posterior import fit_flow_posterior
 from connectinfer.inference.nuts import NUTS_OPTIONS, sample_nuts
 from connectinfer.inference.result import Labels
@@ -55,15 +56,39 @@ def fit(
     module = load_model(model)
     name, for_inputs, for_engine = assigned(module, engine, options)
     recording = as_recording(data)
+    limits = recording_limits(recording)
+    if options.get("show_progress", True):
+        for limit in limits.values():
+            announce(limit.said)
     inputs, coords = module.inputs(recording, **for_inputs)
     labels = Labels(model_name(module), module.DIMS, coords)
     brought = _brought(module, name, inputs)
     result = ENGINES[name](jax.random.key(seed), module.model, inputs, labels=labels, **brought, **for_engine)
-    result.attrs |= {"seed": seed} | _origin(recording, options)
+    result.attrs |= {"seed": seed} | _origin(recording, options) | _limits(limits)
+    result = _with_silent_units_marked(result, recording)
     # Whoever fits in a loop would go on with the next data set.
     if result.attrs.get("status") == "interrupted" and options.get("show_progress", True):
         announce("The fit was interrupted: its result is what there was by then.")
     return result
+
+
+def _limits(limits: Mapping[str, Limit]) -> dict[str, str]:
+    return {"limits": json.dumps({concern: limit._asdict() for concern, limit in limits.items()})} if limits else {}
+
+
+def _with_silent_units_marked(result: xr.DataTree, recording: xr.Dataset) -> xr.DataTree:
+    silent = silent_units(recording)
+    if not silent.any():
+        return result
+
+    def marked(group: xr.Dataset) -> xr.Dataset:
+        of_units = group.sizes.get("unit") == len(silent)
+        return group.assign_coords(silent=("unit", silent)) if of_units else group
+
+    groups = {str(name): marked(group.to_dataset()) for name, group in result.children.items()}
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs = result.attrs
+    return tree
 
 
 def assigned(

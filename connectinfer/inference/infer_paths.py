@@ -15,7 +15,7 @@ import xarray as xr
 from jaxtyping import Array, Float, Key, PyTree
 
 from connectinfer.data.identifiers import listing
-from connectinfer.data.recording import TIME_TOLERANCE, check_layout, observed_kind
+from connectinfer.data.recording import TIME_TOLERANCE, check_recording, observed_kind
 from connectinfer.inference.path_gibbs import draw_paths
 from connectinfer.latent.conditionals import Arrays, Conditionals, Paths
 from connectinfer.latent.path_model import observation_law
@@ -134,7 +134,7 @@ def _numbers(result: xr.DataTree) -> dict[str, Any]:
 
 def _same_units(result: xr.DataTree, recording: xr.Dataset, numbers: Mapping[str, Any]) -> xr.Dataset:
     """The recording with its units in the order of the result."""
-    check_layout(recording)
+    check_recording(recording)
     kind, fitted_kind = observed_kind(recording), str(result.attrs.get("observed_kind", observed_kind(recording)))
     if kind != fitted_kind:
         raise ValueError(f"The fit is of {fitted_kind}; got a recording of {kind}.")

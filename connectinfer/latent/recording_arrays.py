@@ -16,7 +16,7 @@ import xarray as xr
 from jaxtyping import Array, Float, Key
 from numpyro import handlers
 
-from connectinfer.data.recording import check_recording, observed_kind, recording
+from connectinfer.data.recording import check_recording, observed_kind, recording, silent_units
 from connectinfer.dynamics.low_rank import filter_inputs
 from connectinfer.dynamics.nonlinearity import nonlinearity as named_nonlinearity
 from connectinfer.latent.principal_path import AlignedComponents, components_of, read_out_of
@@ -63,6 +63,9 @@ def recording_arrays(
         raise ValueError(f"`baseline` must be one of {list(_BASELINES)}; got {baseline!r}.")
     if baseline == "slow" and data.sizes["trial"] < 2:
         raise ValueError("A slow baseline wanders from trial to trial, and the recording has one trial.")
+    if kind != "counts":
+        # Signals without noise have no likelihood; counts of zero are counts.
+        data = data.assign(mask=data["mask"] & ~xr.DataArray(silent_units(data), dims="unit"))
     activity, mask = np.asarray(data[kind], float), np.asarray(data["mask"], bool)
     if not mask[:, 1:].any():
         raise ValueError(

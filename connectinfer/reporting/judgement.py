@@ -1,5 +1,7 @@
 """The section of verdicts: what was checked, and what the data cannot tell."""
 
+import json
+
 import xarray as xr
 
 from connectinfer.diagnostics.verdict import FAIL, NOT_CERTIFIED, PASS, Diagnosis
@@ -55,7 +57,10 @@ def _limits_of_the_fit(result: xr.DataTree, diagnosis: Diagnosis) -> list[str]:
 
 
 def _limits_of_the_data(result: xr.DataTree, observed: Observed | None) -> list[str]:
-    posterior, said = result["posterior"], []
+    posterior, said = (
+        result["posterior"],
+        [limit["said"] for limit in json.loads(result.attrs.get("limits", "{}")).values()],
+    )
     if {"m", "n"} <= set(posterior.data_vars):
         said.append(
             "The data determine connectivity only through the dynamics that it makes where neural activity has been. "

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from connectinfer.data.recording import check_layout, recording
+from connectinfer.data.recording import check_recording, recording
 from connectinfer.data.splits import held_out_entries, hold_out, split_trials, split_units
 from connectinfer.data.time_bins import cut_trials, rebin
 
@@ -44,7 +44,7 @@ def test_units_are_split_into_held_in_and_held_out(rng, made):
 def test_held_out_entries_are_masked_and_their_complement_scores_them(made):
     training = hold_out(made, trials=[101, 105], units=["b", "d"])
     scored = held_out_entries(made, trials=[101, 105], units=["b", "d"])
-    check_layout(training)
+    check_recording(training)
     assert scored.values.sum() == 2 * 7 * 2
     assert not (scored & training["mask"]).values.any()
     assert (scored | training["mask"]).equals(made["mask"])
@@ -60,7 +60,7 @@ def test_rebinning_sums_counts_and_averages_inputs(made):
     assert np.allclose(wide["inputs"].values[:, 0], made["inputs"].values[:, :3].mean(1))
     assert wide.attrs["bin_width"] == pytest.approx(0.03)
     assert wide["area"].values.tolist() == list("xxyyy")
-    check_layout(wide)
+    check_recording(wide)
 
 
 def test_a_merged_bin_is_observed_only_if_all_its_parts_were():

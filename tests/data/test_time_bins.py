@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from connectinfer.data.recording import check_layout, recording
+from connectinfer.data.recording import check_recording, recording
 from connectinfer.data.spike_times import align_spikes, bin_spikes
 from connectinfer.data.time_bins import cut_at_events
 
@@ -26,7 +26,7 @@ def test_trials_begin_at_the_bin_nearest_to_their_event(stretch):
     assert cut["time"].values.tolist() == [0.0, 0.5, 1.0]
     assert cut["mask"].sel(unit="a").values.tolist() == [[True, True, False], [True, True, False], [True] * 3]
     assert cut["mask"].sel(unit="b").values.tolist() == [[False, True, False], [True, True, False], [True] * 3]
-    check_layout(cut)
+    check_recording(cut)
 
 
 def test_a_window_that_leaves_the_stretch_is_masked_there(stretch):

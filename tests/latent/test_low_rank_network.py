@@ -184,11 +184,15 @@ def test_trials_of_a_single_bin_are_refused():
         recording_arrays(data, "counts", rank=1, tau=0.1, nonlinearity="tanh")
 
 
-def test_silent_units_are_refused():
-    counts = np.ones((2, 5, 3), int)
-    counts[..., 1] = 0
-    with pytest.raises(ValueError, match=r"1 of 3 units never fire .*: 'b'"):
-        recording_arrays(small_recording(counts=counts), "counts", rank=1, tau=0.1, nonlinearity="tanh")
+def test_signals_that_never_change_count_as_unseen_and_counts_of_zero_as_counts():
+    values = np.random.default_rng(0).poisson(1.0, (2, 5, 3))
+    values[..., 1] = 0
+    counts, _ = recording_arrays(small_recording(counts=values), "counts", rank=1, tau=0.1, nonlinearity="tanh")
+    signals, _ = recording_arrays(small_recording(rates=values + 0.5), "rates", rank=1, tau=0.1, nonlinearity="tanh")
+    assert counts["mask"].all()
+    assert signals["mask"].any((0, 1)).tolist() == [True, False, True]
+    for arrays in (counts, signals):
+        assert all(np.isfinite(x).all() for x in arrays.values() if hasattr(x, "shape"))
 
 
 # Where a fit starts.

@@ -30,7 +30,7 @@ from typer.testing import CliRunner
 from connectinfer.cli import app
 from connectinfer.data.connectome import check_connectome
 from connectinfer.data.reading import open_connectome, open_recording
-from connectinfer.data.recording import check_layout
+from connectinfer.data.recording import check_recording
 
 SECONDS, SECONDS_TO_START = 10, 120
 # Four times the file's size; what small files may take is the work space of the libraries.
@@ -136,7 +136,7 @@ def judge(index: int, sample: Sample, folder: Path, by_command: bool) -> Outcome
 
 def _through_door(sample: Sample, path: Path) -> tuple[str, str]:
     door, check = (
-        (open_recording, check_layout) if sample.content == "recording" else (open_connectome, check_connectome)
+        (open_recording, check_recording) if sample.content == "recording" else (open_connectome, check_connectome)
     )
     try:
         dataset = door(path, fields=sample.fields, **sample.values)
