@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -410,3 +412,30 @@ def test_updates_that_failed_numerically_are_counted():
     found = verdict(gibbs_sampled(failed=3), "failed updates")
     assert (found.verdict, found.value) == ("fail", 3.0)
     assert "float64" in found.explanation
+
+
+def test_a_latent_dimension_that_draws_do_not_share_is_named():
+    rng = np.random.default_rng(0)
+    path = rng.normal(size=(3, 50, 2))
+    # Along the second dimension, draws scatter with twice the sd of what they share: a fifth of the variance.
+    latent = path + [0.1, 2.0] * rng.normal(size=(4, 100, 3, 50, 2))
+    tree = sampled(theta=rng.normal(size=(4, 100, 1)))
+    posterior = tree["posterior"].to_dataset()
+    posterior["latent"] = (("chain", "draw", "trial", "time", "latent_dim"), latent)
+    tree["posterior"] = posterior.assign_coords(latent_dim=[0, 1])
+    found = verdict(tree, "rank")
+    assert found.verdict == "not certified"
+    assert found.value == pytest.approx(0.2, abs=0.03)
+    assert "along latent dimension 1:" in found.explanation
+    tree["posterior"] = posterior.isel(latent_dim=[0]).assign_coords(latent_dim=[0])
+    assert "rank" not in [each.concern for each in diagnose(tree).verdicts]
+
+
+def test_what_the_recording_cannot_tell_is_not_certified():
+    tree = sampled()
+    tree.attrs["limits"] = json.dumps(
+        {"trials": {"value": 1, "asked": "several trials", "said": "There is one trial."}}
+    )
+    found = verdict(tree, "trials")
+    assert (found.verdict, found.value, found.threshold) == ("not certified", 1.0, "several trials")
+    assert found.explanation == "There is one trial."

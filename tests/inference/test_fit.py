@@ -49,3 +49,25 @@ def test_options_reach_the_model_and_the_engine_and_the_result_says_what_was_run
     assert "options_by_name" not in result.attrs
     assert (result.attrs["observed_kind"], result.attrs["source"]) == ("counts", "session.npz")
     np.testing.assert_array_equal(result["posterior"]["unit"].values, data["unit"].values)
+
+
+def test_silent_units_stay_in_the_result_and_are_marked(monkeypatch, capsys):
+    def engine(key, model, inputs, *, labels=None, initial=None, show_progress=True):
+        del key, model, inputs, initial, show_progress
+        units = labels.coords["unit"]
+        m = xr.DataArray(np.zeros((1, 2, len(units))), dims=("chain", "draw", "unit"), coords={"unit": units})
+        return xr.DataTree.from_dict({"posterior": xr.Dataset({"m": m}), "sample_stats": xr.Dataset()})
+
+    monkeypatch.setitem(fit_module.ENGINES, "svi", engine)
+    counts = np.random.default_rng(0).poisson(1.0, (2, 30, 3)) * [1, 0, 1]
+    data = recording(counts=counts, time=0.01, unit=["a", "b", "c"])
+    result = fit("low_rank_rnn_poisson", data, engine="svi", rank=1)
+    assert result["posterior"]["m"].sel(unit="b")["silent"]
+    assert result["posterior"]["silent"].values.tolist() == [False, True, False]
+    assert "1 of 3 units never fire in the observed bins: 'b'." in " ".join(capsys.readouterr().err.split())
+    said = json.loads(result.attrs["limits"])["silent units"]
+    assert (said["value"], said["asked"]) == (1, "none")
+    quiet = fit("low_rank_rnn_poisson", data.isel(unit=[0, 2]), engine="svi", rank=1, show_progress=False)
+    assert "silent" not in quiet["posterior"].coords
+    assert "limits" not in quiet.attrs
+    assert capsys.readouterr().err == ""
