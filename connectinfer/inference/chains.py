@@ -205,13 +205,13 @@ def _drive(
     show_progress: bool,
 ) -> tuple[_Run, str]:
     """The run at its end, or where it was interrupted."""
+    advanced = _side_by_side if sampler.chain_by_chain else _at_once
     try:
         # Nothing is left to do when a finished run is asked for again.
         step = compile_timed(lowered, sampler.name, show_progress) if int(run.done) < schedule.total else None
         with progress_bar(sampler.name, schedule.total + schedule.rounds * schedule.settling, show_progress) as advance:
             advance(schedule.taken(run), "")
             while step is not None and (done := int(run.done)) < schedule.total:
-                advanced = _side_by_side if sampler.chain_by_chain else _at_once
                 kernel, chunk = advanced(step, run, arrays)
                 following = _after(run, kernel, chunk, schedule)
                 if done < 0 == int(following.done):
