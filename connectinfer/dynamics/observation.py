@@ -132,13 +132,13 @@ class NegativeBinomial(eqx.Module):
 
     def log_kernel(self, activity: Float[Array, "... unit"], predictor: Float[Array, "... unit"]) -> Array:
         """Log probability (nats) of every entry, up to what does not depend on the predictor."""
-        log_total = jnp.logaddexp(predictor, jnp.log(self.concentration))
-        return activity * predictor - (activity + self.concentration) * log_total
+        # Without `y log r`, which `log_constant` has: with it, rounding would swamp all else as r grows.
+        excess = jax.nn.softplus(predictor - jnp.log(self.concentration))
+        return activity * predictor - (activity + self.concentration) * excess
 
     def log_constant(self, activity: Float[Array, "... unit"]) -> Array:
         """What `log_kernel` leaves out."""
-        r = self.concentration
-        return jax.lax.lgamma(activity + r) - jax.lax.lgamma(r) + r * jnp.log(r) - _log_factorial(activity)
+        return _log_rising(activity, self.concentration) - _log_factorial(activity)
 
     def score_and_information(
         self, activity: Float[Array, "... unit"], predictor: Float[Array, "... unit"]
@@ -172,6 +172,16 @@ class Gaussian(eqx.Module):
 
 Observation = Poisson | NegativeBinomial | Gaussian
 """Laws of an entry given its linear predictor, each log-concave in it."""
+
+
+def _log_rising(count: Num[Array, "..."], start: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The sum of log(1 + k / start) over k < count, which tends to zero as `start` grows."""
+    # Stirling's series at start + 4, as below; differences of `lgamma` would lose every digit where `start` is large.
+    y = jnp.asarray(count, float)
+    x = start + 4.0
+    series = (x + y - 0.5) * jnp.log1p(y / x) - y + y * jnp.log1p(4.0 / start)
+    series += sum(c * ((x + y) ** -power - x**-power) for c, power in ((1 / 12, 1), (-1 / 360, 3), (1 / 1260, 5)))
+    return series - sum(jnp.log1p(y / (start + k)) for k in range(4))
 
 
 def _log_factorial(count: Num[Array, "..."]) -> Float[Array, "..."]:
