@@ -4,6 +4,7 @@ import atexit
 import importlib.util
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -52,3 +53,9 @@ def key():
     import jax
 
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """Shells start what runs in the background deaf to Ctrl-C, which many tests send."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

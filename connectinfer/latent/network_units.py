@@ -20,6 +20,10 @@ from connectinfer.latent.observation_prior import ObservationPrior
 from connectinfer.latent.regression import CoefficientPrior, draw_normal, precision_root, propose_coefficients
 from connectinfer.latent.state_space import Seen
 
+# Units that matter much to the drift would refuse most proposals that forget where they stand; short steps alone would
+# take long to get anywhere (measured on recordings).
+_BOLD, _SHORTEST_STEP = 0.5, 0.3
+
 
 class _Units(NamedTuple):
     """What units read out, gain m, gain b and gain d + bias, and what their rates follow from besides."""
@@ -84,20 +88,22 @@ def update_units(
     arrays: Arrays,
 ) -> tuple[NetworkParameters, Float[Array, "rank bin"], dict[str, Array]]:
     """Unit after unit, in this order: read-outs are proposed by the regression of the activity on the paths, gain and d
-    by the prior, and accepted by what they make of the drift with the output weights of the unit's group integrated
-    out; after each group, these are drawn. Units of no group, as groups have one size, stay as they are.
+    by the prior, some of them near the present ones, and accepted by what they make of the drift with the output
+    weights of the unit's group integrated out; after each group, these are drawn. Units of no group, as groups have one
+    size, stay as they are.
 
     The units leave `left` of the increments, in units of the noise per tau; also what they leave then, and shares of
     accepted moves, by name.
     """
-    key_propose, key_move, key_n = jax.random.split(key, 3)
+    key_step, key_propose, key_move, key_n = jax.random.split(key, 4)
     n_units, size = len(p.n), units_together(len(p.n))
     n_groups = n_units // size
     transitions, bias = Transitions.of(paths, seen, arrays), prior.bias(arrays["alpha"] * arrays["tau"])
     per_rate = transitions.alpha / (p.process_noise * n_units)
-    proposed, log_ratio = _propose_read_outs(key_propose, p, bias, paths, seen, arrays)
+    step = _draw_steps(key_step, n_units)
+    proposed, log_ratio = _propose_read_outs(key_propose, step, p, bias, paths, seen, arrays)
     units = _Units(p.loading, p.input_loading, p.intercept, p.gain, p.d)
-    units, n, proposed, log_ratio = jax.tree.map(lambda x: x[order], (units, p.n, proposed, log_ratio))
+    units, n, step, proposed, log_ratio = jax.tree.map(lambda x: x[order], (units, p.n, step, proposed, log_ratio))
 
     def rates_of(units: _Units) -> Array:
         return per_rate * transitions.rates(units.m, units.input_loading / units.gain[:, None], units.d)
@@ -113,9 +119,10 @@ def update_units(
             (now, rates), (key, local) = carry, of
             key_gain, key_d, key_accept = jax.random.split(key, 3)
             unit = _part(group + local, 1)
-            old, read, n_unit, read_ratio = jax.tree.map(unit, (now.units, proposed, n, log_ratio))
-            gain = jnp.exp(GAIN_SD * jax.random.normal(key_gain, (1,)))
-            new = read._replace(gain=gain, d=D_SD * jax.random.normal(key_d, (1,)))
+            old, read, n_unit, read_ratio, length = jax.tree.map(unit, (now.units, proposed, n, log_ratio, step))
+            kept = jnp.sqrt(1 - length**2)
+            gain = jnp.exp(kept * jnp.log(old.gain) + length * GAIN_SD * jax.random.normal(key_gain, (1,)))
+            new = read._replace(gain=gain, d=kept * old.d + length * D_SD * jax.random.normal(key_d, (1,)))
             new_rates = rates_of(new)
             left, regression = _exchanged(now, rates, new_rates, local, n_unit)
             units = jax.tree.map(lambda x, part: _put(x, part, group + local), now.units, new)
@@ -124,8 +131,8 @@ def update_units(
             gained = (read_ratio + _left_by_proposals(new, bias) - _left_by_proposals(old, bias))[0]
             accepted = jnp.log(jax.random.uniform(key_accept)) < gained + reached - now.log_evidence
             now = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), other, now)
-            kept = jnp.where(accepted, new_rates, _part(local, 1)(rates))
-            return (now, _put(rates, kept, local)), accepted
+            standing = jnp.where(accepted, new_rates, _part(local, 1)(rates))
+            return (now, _put(rates, standing, local)), accepted
 
         now = _Standing(units, left, regression, log_evidence)
         (now, rates), accepted = jax.lax.scan(move, (now, rates), (keys, jnp.arange(size)))
@@ -138,6 +145,13 @@ def update_units(
     (units, n, left), accepted = jax.lax.scan(visit, (units, n, left), (*keys, size * jnp.arange(n_groups)))
     units, n = jax.tree.map(lambda x: x[jnp.argsort(order)], (units, n))
     return p._replace(n=n, **units._asdict()), left, {"unit_acceptance": accepted.mean()}
+
+
+def _draw_steps(key: Key[Array, ""], n_units: int) -> Float[Array, " unit"]:
+    """1 where nothing of a unit's present parameters is kept, and less elsewhere."""
+    key_bold, key_length = jax.random.split(key)
+    shorter = _SHORTEST_STEP ** jax.random.uniform(key_length, (n_units,))
+    return jnp.where(jax.random.bernoulli(key_bold, _BOLD, (n_units,)), 1.0, shorter)
 
 
 def _part(start: Int[Array, ""], size: int) -> Callable[[Array], Array]:
@@ -171,6 +185,7 @@ def _left_by_proposals(units: _Units, bias: tuple[float | Array, float]) -> Floa
 
 def _propose_read_outs(
     key: Key[Array, ""],
+    step: Float[Array, " unit"],
     p: NetworkParameters,
     bias: tuple[float | Array, float],
     paths: Paths,
@@ -190,5 +205,5 @@ def _propose_read_outs(
     sd = jnp.ones_like(coefficients).at[:, rank].set(bias[1])
     prior = CoefficientPrior(mean, sd)
     offset = jnp.zeros(()) if p.baseline is None else p.baseline.deviation[:, None]
-    found, log_ratio = propose_coefficients(key, coefficients, design, offset, seen, p.observation, prior)
+    found, log_ratio = propose_coefficients(key, coefficients, design, offset, seen, p.observation, prior, step)
     return _Units(found[:, :rank], found[:, rank + 1 :], found[:, rank], p.gain, p.d), log_ratio

@@ -61,19 +61,23 @@ def propose_coefficients(
     seen: Seen,
     observation: Observation,
     prior: CoefficientPrior,
+    step: Float[Array, " unit"] | float = 1.0,
 ) -> tuple[Float[Array, "unit regressor"], Float[Array, " unit"]]:
     """Every unit's read-out coefficients drawn from about the Laplace approximation of their posterior given the paths,
     and the log ratio by which a Metropolis step has to accept them. `offset`, which broadcasts against `(trial, time,
     unit)`, adds to the predictor.
 
     The proposal is Student's t around where Newton's method leads in one step from the present coefficients, the way
-    back around where it leads from the proposed ones: exact also where it converges slowly.
+    back around where it leads from the proposed ones: exact also where it converges slowly. A `step` below 1 goes only
+    a part of the way, with noise of its size, so that the posterior stays about the same.
     """
     x, size = design.reshape(-1, design.shape[-1]), design.shape[-1]
     y, mask = seen.activity.reshape(len(x), -1), seen.mask.reshape(len(x), -1)
     pairs = (x[:, :, None] * x[:, None]).reshape(len(x), -1)
     constant = jnp.broadcast_to(offset, seen.activity.shape).reshape(y.shape) if offset.ndim else offset
     diagonal = prior.sd[:, :, None] ** -2 * jnp.eye(size)
+    noise_sd = jnp.asarray(step)[..., None]
+    share = 1 - jnp.sqrt(1 - noise_sd**2)
 
     def approximation(b: Array) -> tuple[Array, Array, Array]:
         """Log posterior at `b`, centre of the proposal from there, and Cholesky factor of its precision."""
@@ -81,10 +85,10 @@ def propose_coefficients(
         score, information = observation.score_and_information(y, predictor)
         slope = jnp.where(mask, score, 0.0).T @ x - (b - prior.mean) / prior.sd**2
         root = jnp.linalg.cholesky((jnp.where(mask, information, 0.0).T @ pairs).reshape(-1, size, size) + diagonal)
-        step = jax.scipy.linalg.cho_solve((root, True), slope[..., None])[..., 0]
+        newton = jax.scipy.linalg.cho_solve((root, True), slope[..., None])[..., 0]
         likelihood = jnp.where(mask, observation.log_kernel(y, predictor), 0.0).sum(0)
         density = likelihood - 0.5 * (((b - prior.mean) / prior.sd) ** 2).sum(1)
-        return density, b + jnp.clip(step, -_LONGEST_STEP, _LONGEST_STEP), root
+        return density, b + share * jnp.clip(newton, -_LONGEST_STEP, _LONGEST_STEP), root
 
     def log_proposal(standard: Array, root: Array) -> Array:
         tails = 0.5 * (_FREEDOM + size) * jnp.log1p((standard**2).sum(1) / _FREEDOM)
@@ -94,9 +98,10 @@ def propose_coefficients(
     key_noise, key_tail = jax.random.split(key)
     noise = jax.random.normal(key_noise, centre.shape, centre.dtype)
     noise = noise / jnp.sqrt(jax.random.chisquare(key_tail, _FREEDOM, (len(noise), 1), noise.dtype) / _FREEDOM)
-    proposed = centre + jax.vmap(lambda r, e: jax.scipy.linalg.solve_triangular(r, e, lower=True, trans=1))(root, noise)
+    unscaled = jax.vmap(lambda r, e: jax.scipy.linalg.solve_triangular(r, e, lower=True, trans=1))(root, noise)
+    proposed = centre + noise_sd * unscaled
     reached, back, other_root = approximation(proposed)
-    before = jnp.einsum("uij,ui->uj", other_root, coefficients - back)
+    before = jnp.einsum("uij,ui->uj", other_root, (coefficients - back) / noise_sd)
     return proposed, reached - density + log_proposal(before, other_root) - log_proposal(noise, root)
 
 

@@ -105,15 +105,15 @@ def test_observations_have_the_density_of_scipy_and_its_derivatives(observation,
     np.testing.assert_allclose(information, -curvature, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("concentration", [0.02, 1.0, 50.0, 1e4, 1e7, 1e10])
+@pytest.mark.parametrize("concentration", [0.02, 1.0, 50.0, 1e4, 1e9, 1e12])
 def test_overdispersed_counts_keep_their_digits_and_tend_to_poisson_counts(concentration):
     counts = np.array([0.0, 1.0, 2.0, 9.0, 60.0, 400.0])[:, None]
     for mean in (0.002, 0.3, 4.0, 60.0):
         law, predictor = NegativeBinomial(jnp.full(1, concentration)), jnp.full((6, 1), np.log(mean), float)
         found = law.log_kernel(jnp.asarray(counts), predictor) + law.log_constant(jnp.asarray(counts))
-        if concentration >= 1e7:
+        if concentration >= 1e9:
             # They differ by ((y - mean)^2 - y) / 2r.
             expected = poisson.logpmf(counts, mean) - ((counts - mean) ** 2 - counts) / (2 * concentration)
         else:
             expected = nbinom.logpmf(counts, concentration, concentration / (concentration + mean))
-        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=5e-5)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
