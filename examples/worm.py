@@ -2,8 +2,8 @@
 
     python examples/worm.py --data ../shared/data --output worm
 
-Animal 2022-07-26-31 of Dag et al. (Cell 186, 2574, 2023): z-scored fluorescence of 146 neurons of a moving worm, a
-frame every 0.6 s, about a hundred of them identified by name.
+Animal 2022-07-26-31 of Dag et al. (Cell 186, 2574, 2023; github.com/flavell-lab/NSM_5HTR_analysis): z-scored
+fluorescence of 146 neurons of a moving worm, a frame every 0.6 s, about a hundred of them identified by name.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     scores = {"model": held_out_score(result, recording), "common": score_average(recording, training, entries)}
     print(f"\nheld-out explained variance: model {scores['model']:.3f}, common signal {scores['common']:.3f}")
 
-    # A mean-field guide: take the interval for a lower bound of what is not known.
+    # Single weights mix slowly: intervals hold where the diagnosis passes.
     weight = ci.sample_connectivity(result)["weight"]
     named = np.flatnonzero(recording["label"].values != "")
     low, high = np.quantile(weight.values[:, named][:, :, named], [0.05, 0.95], axis=0)

@@ -19,7 +19,8 @@ def write_edge_table(dataset: xr.Dataset, path: Path) -> None:
             table.to_parquet(path, index=False)
         except ImportError as error:
             raise ImportError(
-                f"{path.name} needs the extra `parquet`: python -m pip install 'connectinfer[parquet]'."
+                f"{path.name} needs the extra `parquet`: python -m pip install 'connectinfer[parquet]', or "
+                "'.[parquet]' in a clone."
             ) from error
         return
     # The shortest decimal that gives back a float32 is not the one that gives back its value.

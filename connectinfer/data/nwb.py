@@ -85,7 +85,9 @@ def _import_pynwb(file: Path) -> ModuleType:
     try:
         import pynwb
     except ImportError as error:
-        raise ImportError(f"{file.name} needs the extra `nwb`: python -m pip install 'connectinfer[nwb]'.") from error
+        raise ImportError(
+            f"{file.name} needs the extra `nwb`: python -m pip install 'connectinfer[nwb]', or '.[nwb]' in a clone."
+        ) from error
     return pynwb
 
 

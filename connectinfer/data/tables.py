@@ -32,7 +32,8 @@ def read_table(path: FilePath) -> dict[str, Any]:
         return {str(name): _column(pd.Series(table[name]), str(name)) for name in table.columns}
     except ImportError as error:
         raise ImportError(
-            f"{file.name} needs the extra `parquet`: python -m pip install 'connectinfer[parquet]'."
+            f"{file.name} needs the extra `parquet`: python -m pip install 'connectinfer[parquet]', or "
+            "'.[parquet]' in a clone."
         ) from error
     # pandas and pyarrow meet damage wherever they happen to look next, and raise whatever that breaks.
     except Exception as error:

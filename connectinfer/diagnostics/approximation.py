@@ -153,7 +153,8 @@ def _importance(result: xr.DataTree) -> list[Verdict]:
         )
         return [Verdict(concern, NOT_CERTIFIED, k, asked, said)]
     said = (
-        "Draws miss part of the posterior. Try guide='low_rank' or 'flow', more steps or simulations, or engine='nuts'."
+        "Draws miss part of the posterior. Try guide='low_rank' or 'flow', more steps or simulations, or a sampler "
+        "(engine='state_space' or 'nuts')."
     )
     return [Verdict(concern, FAIL, k, asked, said)]
 
@@ -175,7 +176,7 @@ def _distance(result: xr.DataTree, log_weights: Float[np.ndarray, " draw"]) -> l
         "The guide is close to the posterior."
         if good
         else "The guide covers the posterior but is not close to it. Take more `steps` or simulations, try another "
-        "guide, or engine='nuts'."
+        "guide, or a sampler (engine='state_space' or 'nuts')."
     )
     asked = f"at most {_LARGEST_DISTANCE} posterior sd"
     return [Verdict("distance of the guide", PASS if good else FAIL, shift, asked, said)]
@@ -210,7 +211,8 @@ def _mean_of_guide(shift: Float[np.ndarray, " value"], names: list[str]) -> Verd
     said = (
         "Draws lie where the posterior does."
         if good
-        else f"Draws lie beside the posterior, most in {names[worst]}. Take more `steps`, or engine='nuts'."
+        else f"Draws lie beside the posterior, most in {names[worst]}. Take more `steps`, or a sampler "
+        "(engine='state_space' or 'nuts')."
     )
     return Verdict("mean of the guide", PASS if good else FAIL, float(shift[worst]), asked, said)
 
@@ -223,7 +225,7 @@ def _width_of_guide(ratio: Float[np.ndarray, " value"], names: list[str]) -> Ver
         "Intervals are about as wide as the posterior's."
         if good
         else f"Intervals are too {'narrow' if ratio[worst] < 1 else 'wide'}, most of {names[worst]}. Take more `steps` "
-        "or simulations, another guide, or engine='nuts'."
+        "or simulations, another guide, or a sampler (engine='state_space' or 'nuts')."
     )
     return Verdict("width of the guide", PASS if good else FAIL, float(ratio[worst]), asked, said)
 

@@ -237,7 +237,7 @@ def _path_moves(result: xr.DataTree) -> list[Verdict]:
             least >= _LEAST_PATH_ACCEPTANCE,
             least,
             f"at least {_LEAST_PATH_ACCEPTANCE:.0%} of proposed paths accepted in every chain",
-            "Paths are drawn anew in most sweeps.",
+            "Paths move; R-hat and ESS say whether the chains are long enough.",
             "Paths hardly move: their posterior is far from the normal law that they are proposed from. Draw more, "
             "and compare with a lower rank.",
         )

@@ -101,7 +101,7 @@ def _from_results(models: Mapping[str, xr.DataTree]) -> _Scored:
         if "log_weight" in result["sample_stats"]:
             raise ValueError(
                 f"The draws of {name!r} are those of a variational guide; reweighting needs draws from the posterior. "
-                f"Fit it with engine='nuts', or refit: {_REFIT[0].lower()}{_REFIT[1:]}"
+                f"Fit it with a sampler (engine='state_space' or 'nuts'), or refit: {_REFIT[0].lower()}{_REFIT[1:]}"
             )
     gains = {name: _pointwise(name, result) for name, result in models.items()}
     n_items = next(iter(gains.values())).size

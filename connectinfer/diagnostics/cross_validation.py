@@ -16,7 +16,7 @@ from connectinfer.data.objects import as_recording
 from connectinfer.data.recording import drop_silent_units, observed_kind
 from connectinfer.data.splits import held_out_entries, hold_out
 from connectinfer.inference.fit import fit
-from connectinfer.inference.infer_paths import infer_paths
+from connectinfer.inference.infer_paths import check_other_trials, infer_paths
 from connectinfer.optimisation.interruption import terminations_interrupt
 from connectinfer.optimisation.progress import progress_bar
 from connectinfer.statistics.co_smoothing import Gain, mean_rates, rate_gain, ratio_score, signal_gain
@@ -72,6 +72,8 @@ def leave_out(
         KeyboardInterrupt: interrupted before the first fold was finished.
     """
     recording, whole = as_recording(data), by == "trial" and hasattr(load_model(model), "CONDITIONALS")
+    if whole:
+        check_other_trials(model, options)
     splits = _splits(recording, by, folds, seed, whole)
     found = {name: np.full(recording.sizes[by], np.nan) for name in Gain._fields}
     fold_of, fitted = np.full(recording.sizes[by], -1), ""

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Shaped
 from connectinfer.data.objects import as_recording
 from connectinfer.data.recording import drop_silent_units, observed_kind
 from connectinfer.inference.fit import fit
-from connectinfer.inference.infer_paths import infer_paths
+from connectinfer.inference.infer_paths import check_other_trials, infer_paths
 from connectinfer.latent.principal_path import poisson_regression
 from connectinfer.statistics.co_smoothing import (
     Gain,
@@ -65,6 +65,7 @@ def held_out_scores(
         KeyboardInterrupt: interrupted; nothing is kept.
     """
     split = _split(as_recording(data), few_shot, forward_from, condition, seed)
+    check_other_trials(model, options)
     result = fit(model, split.fitted(split.training), seed=seed, show_progress=show_progress, **options)
     if result.attrs["status"] != "finished":
         if result.attrs["status"] == "interrupted":

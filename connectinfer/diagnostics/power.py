@@ -97,6 +97,11 @@ def simulate_fitted(
     posterior = truth["posterior"].to_dataset().isel(chain=0, draw=0)
     if missing := {"m", "n", "d", "gain", "bias", "initial_scale"} - set(posterior.data_vars):
         raise ValueError(f"Only fits of low-rank networks can be simulated from; this one lacks {sorted(missing)}.")
+    if others := {"concentration", "calcium_decay", "baseline_scale"} & set(posterior.data_vars):
+        raise ValueError(
+            f"This fit has {sorted(others)}, and only Poisson counts and Gaussian signals with constant baselines are "
+            "simulated here: others would vary less than yours. Fit `low_rank_rnn_poisson` or `low_rank_rnn_gaussian`."
+        )
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     key_path, *key_tries = jax.random.split(key, _MOST_TRIES + 1)
     chosen = data.isel(trial=rng.integers(0, data.sizes["trial"], n_trials))

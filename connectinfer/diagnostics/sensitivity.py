@@ -109,7 +109,8 @@ def _obstacle(result: xr.DataTree, scaled: list[str]) -> Verdict | None:
         if k > largest_k_hat(n_draws):
             said = (
                 "The draws are those of a guide that is not known to cover the posterior, so reweighting them says "
-                "nothing of the posterior. Fit with engine='nuts', or fit again with other priors and compare."
+                "nothing of the posterior. Fit with a sampler (engine='state_space' or 'nuts'), or fit again "
+                "with other priors and compare."
             )
             return Verdict(concern, NOT_CERTIFIED, k, asked, said)
     k = max(k_hat(sign * 0.01 * _total(result, group, scaled)) for group in _GROUPS for sign in (-1, 1))

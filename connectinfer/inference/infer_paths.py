@@ -21,7 +21,7 @@ from connectinfer.latent.conditionals import Arrays, Conditionals, Paths
 from connectinfer.latent.path_model import observation_law
 from connectinfer.latent.recording_arrays import trial_arrays
 from connectinfer.latent.state_space import Seen, StateSpace, find_mode, log_marginal_at, path_posterior
-from connectinfer.zoo import load_model
+from connectinfer.zoo import load_model, model_name
 
 # Of a random walk, whose posterior has one mode; the noise of its steps leaves room for the drift.
 _FIRST_STEPS, _WIDENED = 8, 3.0
@@ -46,18 +46,19 @@ def infer_paths(
     time, latent_dim)`, in the coordinates of `result`; `log_likelihood (chain, draw, trial)`, in nats, the paths
     integrated out by Laplace's approximation; `expected (trial, time, unit)`, the posterior mean of every entry, hidden
     ones included; `observed_data`, `constant_data`. `sample_stats` holds `path_acceptance (chain, draw, trial)`, the
-    chance of a proposal from that approximation, near 1 where it is good (paths make two such Metropolis moves), and
-    `newton_decrement (chain, draw, trial)`, which is below 0.1 where the mode was found.
+    chance of a proposal from that approximation (paths make two such Metropolis moves): where it is low the likelihood
+    is off, where it is high it may still miss other modes. `newton_decrement (chain, draw, trial)` is below 0.1 where
+    the mode was found.
 
     Raises:
-        ValueError: a model without paths; other units, inputs or bin width, another kind of recording, or what is none;
-            `draws` below 1.
+        ValueError: a model without `CONDITIONALS`, or a fit with slow baselines; other units, inputs or bin width,
+            another kind of recording, or what is none; `draws` below 1.
     """
     if draws < 1:
         raise ValueError(f"`draws` must be at least 1; got {draws}.")
     module = load_model(model or str(result.attrs["model"]))
-    if not hasattr(module, "CONDITIONALS"):
-        raise ValueError(f"The model {result.attrs['model']!r} has no latent paths: its file has no `CONDITIONALS`.")
+    slow = "baseline_scale" in result["posterior"].data_vars
+    check_other_trials(module, {"baseline": "slow"} if slow else {})
     numbers = _numbers(result)
     recording = _same_units(result, data, numbers)
     arrays = trial_arrays(recording, numbers["alpha"])
@@ -84,6 +85,24 @@ class _Found(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
+def check_other_trials(model: str | Path | ModuleType, options: Mapping[str, Any]) -> None:
+    """Refuses models, and `options` of a fit, whose fits cannot be applied to other trials.
+
+    Raises:
+        ValueError: the file of the model has no `CONDITIONALS`, or baselines are slow.
+    """
+    if not hasattr(load_model(model), "CONDITIONALS"):
+        raise ValueError(
+            f"Paths of other trials need a model whose file has `CONDITIONALS`; {model_name(model)!r} has none. Hide "
+            "what is to be predicted (`hold_out`), and fit."
+        )
+    if options.get("baseline") == "slow":
+        raise ValueError(
+            "Slow baselines are known of the fit's own trials alone, so it cannot be applied to others. Hide what is "
+            'to be predicted (`hold_out`), and fit; or use `baseline="constant"`.'
+        )
+
+
 def _infer(
     conditionals: Conditionals,
     numbers: tuple[tuple[str, Any], ...],

@@ -166,7 +166,8 @@ def local_workers(n: int) -> Iterator[Any]:
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise ImportError(
-            "Several workers need the extra `distributed`: python -m pip install 'connectinfer[distributed]'."
+            "Several workers need the extra `distributed`: python -m pip install 'connectinfer[distributed]', or "
+            "'.[distributed]' in a clone."
         ) from error
     cache = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     env = {name.upper(): str(value) for name in cache if (value := getattr(jax.config, name)) is not None}

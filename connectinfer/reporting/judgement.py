@@ -43,7 +43,7 @@ def _limits_of_the_fit(result: xr.DataTree, diagnosis: Diagnosis) -> list[str]:
     if result.attrs.get("engine") == "svi":
         said.append(
             "All intervals are those of a variational approximation, which are usually too narrow. Take them as the "
-            "least that is not known; on a few trials, NUTS gives intervals to compare with."
+            "least that is not known; a sampler (engine='state_space' or 'nuts') gives intervals to compare with."
         )
     if result.attrs.get("engine") == "flow_posterior":
         said.append(

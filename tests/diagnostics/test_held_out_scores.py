@@ -119,6 +119,7 @@ def test_read_outs_of_new_units_are_learned_from_paths_and_the_better_the_more_t
         ({"few_shot": [13]}, r"Of 16 trials, 4 are for testing, which leaves 12 .*; got \[13\]"),
         ({"few_shot": [0]}, r"`few_shot`; got \[0\]"),
         ({"forward_from": 1.0}, r"between 0 and 1; got 1\.0"),
+        ({"baseline": "slow"}, "known of the fit's own trials alone"),
         ({"condition": "side"}, r"one of \['trial', 'choice'\]; got 'side'"),
     ],
 )

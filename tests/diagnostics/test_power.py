@@ -81,6 +81,13 @@ def test_a_result_of_another_model_is_refused():
         simulate_fitted(jax.random.key(0), other, recorded(), n_trials=2, n_units=3)
 
 
+def test_a_fit_whose_data_vary_more_is_refused():
+    other = truth()
+    other["posterior"]["concentration"] = other["posterior"]["bias"] + 1.0
+    with pytest.raises(ValueError, match=r"This fit has \['concentration'\], and only Poisson counts"):
+        simulate_fitted(jax.random.key(0), other, recorded(), n_trials=2, n_units=3)
+
+
 @pytest.fixture
 def exact_fits(monkeypatch):
     """Fits that know the quantity up to an error of sd 1 / sqrt(trials), and say so."""

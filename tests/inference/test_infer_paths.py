@@ -116,11 +116,18 @@ def without_paths():
     return result
 
 
+def with_slow_baselines():
+    result, _ = gaussian_fit()
+    result["posterior"]["baseline_scale"] = xr.ones_like(result["posterior"]["process_noise"])
+    return result
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"draws": 0}, "`draws` must be at least 1; got 0"),
-        ({"result": without_paths()}, "'low_rank_rnn_ode' has no latent paths"),
+        ({"result": without_paths()}, "file has `CONDITIONALS`; 'low_rank_rnn_ode' has none"),
+        ({"result": with_slow_baselines()}, "known of the fit's own trials alone"),
         ({"data": other_trials().isel(unit=[0, 1])}, r"units of the fit; 1 missing: 'c'\. Select .* masked entries"),
         ({"data": other_trials().assign_coords(unit=["a", "b", "q"])}, "1 unknown: 'q', 1 missing: 'c'"),
         (
