@@ -3,8 +3,8 @@
     python examples/head_direction.py --data ../shared/data --output heading
 
 Nineteen cells of the anterodorsal thalamus of a mouse that runs about (Peyrache et al., Nature Neuroscience 18, 569,
-2015; file `dataHD.mat` of github.com/PeyracheLab/Class-Decoding). The model is told nothing about the head; its angle is
-only used to colour the picture and to score how well the latent state tells it.
+2015; file `dataHD.mat` of github.com/PeyracheLab/Class-Decoding). The model is told nothing about the head; its angle
+is only used to colour the picture and to score how well the latent state tells it.
 """
 
 import argparse

@@ -3,7 +3,8 @@
     python examples/rat_clicks.py --data ../shared/data --output clicks
 
 Session T176_2018_06_14 of Luo, Kim et al. (Nature, 2025; github.com/Brody-Lab/decision_dynamics_commitment): rats hear
-clicks from the left and the right and turn to the side that had more. The MATLAB file holds one struct per trial; `fields` says what is what.
+clicks from the left and the right and turn to the side that had more. The MATLAB file holds one struct per
+trial; `fields` says what is what.
 """
 
 import argparse

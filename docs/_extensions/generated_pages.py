@@ -114,7 +114,8 @@ def _command_line() -> str:
         "# Command line",
         "",
         "Exit codes: 0 ran and nothing failed, 3 ran but a diagnostic, or one of several fits, failed, 1 user error, "
-        "130 interrupted with nothing to keep, or with fits left to do. What happens goes to standard error, what was found to standard output.",
+        "130 interrupted with nothing to keep, or with fits left to do. What happens goes to standard "
+        "error, what was found to standard output.",
         "",
         *help_of(),
     ]

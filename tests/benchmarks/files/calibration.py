@@ -31,6 +31,7 @@ N_UNITS, N_TRIALS, N_BINS = 4, 2, 8
 OPTIONS = {
     "nuts": {"warmup": 300, "draws": 600, "thinning": 6, "max_tree_depth": 6, "target_accept_prob": 0.9},
     "svi": {"steps": 3000, "draws": 100},
+    "state_space": {"warmup": 500, "draws": 2000, "thinning": 10},
 }
 # Of paths with process noise, short chains do not come into the narrow part of the posterior, where the noise is small.
 LONGER = {"warmup": 500, "draws": 1500, "thinning": 15, "max_tree_depth": 7, "target_accept_prob": 0.95}

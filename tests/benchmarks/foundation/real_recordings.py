@@ -10,9 +10,9 @@ TARGET = "each at most 10 minutes; held-out score above the mean rate (0) and th
 EXAMPLES = Path(__file__).parents[3] / "examples"
 # The baseline that each example computes, and the options of its quick form.
 RUNS = {
-    "rat_clicks.py": ("psth", ["--trials", "40", "--steps", "300"]),
-    "head_direction.py": ("psth", ["--trials", "20", "--steps", "300"]),
-    "worm.py": ("common", ["--rank", "2", "--steps", "300"]),
+    "rat_clicks.py": ("psth", ["--trials", "40", "--draws", "40"]),
+    "head_direction.py": ("psth", ["--trials", "20", "--draws", "40"]),
+    "worm.py": ("common", ["--rank", "2", "--draws", "40"]),
 }
 
 
