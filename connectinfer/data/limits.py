@@ -78,4 +78,4 @@ def _inputs_are_identical(dataset: xr.Dataset) -> bool:
     # After the end of a trial inputs are zeros that nobody gave; bins are compared where two trials have them.
     first = np.take_along_axis(inputs, within.argmax(0)[None, :, None], 0)
     shared = (within & (within.sum(0) > 1))[..., None]
-    return bool(inputs.any() and ((inputs == first) | ~shared).all())
+    return bool(inputs.any() and shared.any() and ((inputs == first) | ~shared).all())

@@ -173,7 +173,16 @@ def _trial_gain(result: xr.DataTree, recording: xr.Dataset, split: _Split, *, mo
     hidden, training = (x.sel(unit=units) for x in (recording.isel(trial=split.items), split.training))
     likelihood = infer_paths(result, hidden, model=model)["log_likelihood"].to_dataset()
     draws = next(iter(likelihood.data_vars.values())).stack(sample=("chain", "draw")).transpose("trial", "sample")
-    predictive = logsumexp(draws.values, axis=1) - np.log(draws.sizes["sample"])
+    known = np.isfinite(draws.values)
+    if not known.all():
+        warnings.warn(
+            f"Of {draws.size} likelihoods of hidden trials, {int((~known).sum())} have no mode that Newton's method "
+            "found; they are left out, and trials without any are not scored.",
+            stacklevel=2,
+        )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        predictive = logsumexp(draws.values, axis=1, b=known) - np.log(known.sum(1))
+    predictive = np.where(known.any(1), predictive, np.nan)
     kind, axes = observed_kind(recording), (1, 2)
     (observed, mask), (seen, seen_mask) = (
         (x[kind].transpose(*_DIMS).values, x["mask"].transpose(*_DIMS).values) for x in (hidden, training)

@@ -66,7 +66,8 @@ def select_rank(
     Errors are those of hiding other trials; they do not know that all ranks share the fitted data.
 
     Raises:
-        ValueError: fewer than two ranks, a model without `rank`, impossible `folds`, or a fit that is refused.
+        ValueError: fewer than two ranks, a model without `rank`, impossible `folds`, a fit that is refused, or no rank
+            whose fit did not diverge.
         KeyboardInterrupt: interrupted before two ranks were finished.
     """
     ranks, recording = _checked(ranks, model), as_recording(data).transpose(*_DIMS, ...)
@@ -100,6 +101,8 @@ def choose_rank(
     """The smallest rank that is as good as the best, by additive scores of items such as trials."""
     scores = [ratio_score(each, scale) for each in gain]
     known = [i for i, (score, _) in enumerate(scores) if np.isfinite(score)]
+    if not known:
+        raise ValueError("The fits of all ranks diverged, so none can be chosen; see `diagnose` of one of them.")
     best = max(known, key=lambda i: scores[i][0])
     top, error = scores[best]
     behind = {i: ratio_score(gain[best] - gain[i], scale) for i in known}

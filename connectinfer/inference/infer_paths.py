@@ -44,11 +44,11 @@ def infer_paths(
 
     Returns groups as those of a fit: `posterior` with one draw of the paths for each draw, `latent (chain, draw, trial,
     time, latent_dim)`, in the coordinates of `result`; `log_likelihood (chain, draw, trial)`, in nats, the paths
-    integrated out by Laplace's approximation; `expected (trial, time, unit)`, the posterior mean of every entry, hidden
-    ones included; `observed_data`, `constant_data`. `sample_stats` holds `path_acceptance (chain, draw, trial)`, the
-    chance of a proposal from that approximation (paths make two such Metropolis moves): where it is low the likelihood
-    is off, where it is high it may still miss other modes. `newton_decrement (chain, draw, trial)` is below 0.1 where
-    the mode was found.
+    integrated out by Laplace's approximation, NaN where Newton's method did not find their mode; `expected (trial,
+    time, unit)`, the posterior mean of every entry, hidden ones included; `observed_data`, `constant_data`.
+    `sample_stats` holds `path_acceptance (chain, draw, trial)`, the chance of a proposal from that approximation (paths make two such
+    Metropolis moves): where it is low the likelihood is off, where it is high it may still miss other modes.
+    `newton_decrement (chain, draw, trial)` is below 0.1 where the mode was found.
 
     Raises:
         ValueError: a model without `CONDITIONALS`, or a fit with slow baselines; other units, inputs or bin width,
@@ -84,7 +84,6 @@ class _Found(NamedTuple):
     decrement: Float[Array, " trial"]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def check_other_trials(model: str | Path | ModuleType, options: Mapping[str, Any]) -> None:
     """Refuses models, and `options` of a fit, whose fits cannot be applied to other trials.
 
@@ -103,6 +102,7 @@ def check_other_trials(model: str | Path | ModuleType, options: Mapping[str, Any
         )
 
 
+@partial(jax.jit, static_argnums=(0, 1))
 def _infer(
     conditionals: Conditionals,
     numbers: tuple[tuple[str, Any], ...],
@@ -117,7 +117,8 @@ def _infer(
         key, draw = given
         space = conditionals.space_of(draw, dict(numbers) | dict(arrays))
         found = find_mode(space, seen, _start(space, seen))
-        marginal = log_marginal_at(space, seen, found.posterior)
+        # Away from the mode the approximation may be anything, and one large value would rule the mean over draws.
+        marginal = jnp.where(found.converged, log_marginal_at(space, seen, found.posterior), jnp.nan)
         latent, acceptance = draw_paths(key, space, seen, found.posterior, _MOVES)
         mean = observation_law(space.observation, space.predictor(latent)).mean
         return total + mean, _Found(latent, marginal, acceptance, found.decrement)

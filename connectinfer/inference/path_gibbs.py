@@ -47,7 +47,7 @@ def sweep(
     In the first half of `warmup` sweeps every proposed path is taken: from a poor start, a Metropolis step would hardly
     ever leave it. The size of moves of the noise adapts during the warm-up.
     """
-    key, key_free, key_paths, key_noise, key_update = jax.random.split(chain.key, 5)
+    key, key_free, key_paths, key_noise, key_update, _ = _keys(chain)
     free = free_bins(key_free, chain.paths.shape[1])
     space = conditionals.space(chain.parameters, arrays)
     found = approximate_paths(space, seen, chain.mode, chain.paths, free)
@@ -67,13 +67,23 @@ def sweep(
     # A regression that fails in single precision leaves everything as it was, and is counted.
     failed = ~jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((moved, turned))]).all()
     parameters, paths = jax.tree.map(lambda new, old: jnp.where(failed, old, new), (moved, turned), (parameters, paths))
-    stats |= more | {"failed_updates": failed, "log_joint": draw.log_density.sum()}
+    stats |= more | {"failed_updates": failed, "log_joint": _log_joint(space, seen, draw)}
     return Chain(key, parameters, paths, mode, noise_step, chain.taken + 1), stats
+
+
+def _log_joint(space: StateSpace, seen: Seen, draw: PathDraw) -> Float[Array, ""]:
+    constant = jnp.where(seen.mask, space.observation.log_constant(seen.activity), 0.0)
+    return draw.log_density.sum() + constant.sum()
+
+
+def _keys(chain: Chain) -> PRNGKeyArray:
+    """Those of the next sweep, and the last one for what is drawn beside the chain."""
+    return jax.random.split(chain.key, 6)
 
 
 def drawn_sites(chain: Chain, conditionals: Conditionals, seen: Seen, arrays: Mapping[str, Any]) -> dict[str, Array]:
     """The sites of the model where a chain stands, with what follows the end of a trial drawn from the dynamics."""
-    key_sites, key_rest = jax.random.split(chain.key)
+    key_sites, key_rest = jax.random.split(_keys(chain)[-1])
     paths = continued(key_rest, conditionals.space(chain.parameters, arrays), seen, chain.paths)
     return conditionals.sites(key_sites, chain.parameters, paths, arrays)
 
@@ -145,7 +155,7 @@ def _move_noise(
     proposed = PathDraw(found, draw.noise, paths, path_log_density(space, seen, paths))
     # Differences bin by bin: sums over all bins would lose them in single precision.
     gained = (proposed.log_density - draw.log_density).sum()
-    volume = 0.5 * (draw.posterior.factor.log_det - found.factor.log_det).sum()
+    volume = (draw.posterior.factor.log_diagonal - found.factor.log_diagonal).sum()
     log_ratio = gained + volume + proposal.log_ratio
     accepted = jnp.log(jax.random.uniform(key_accept)) < log_ratio
     taken = jax.tree.map(

@@ -46,7 +46,8 @@ def fit_state_space(
     are exact: the approximation only proposes. In the first half of `warmup` sweeps, every path is accepted. Of `draws`
     sweeps of every chain, each `thinning`-th is kept: neighbours resemble each other, and kept draws take space.
 
-    `sample_stats` holds the shares of accepted moves and the log joint density of paths and observations. Ctrl-C or
+    `sample_stats` holds the shares of accepted moves and `log_joint`, the log density of paths and observations given
+    the parameters before these moved. Ctrl-C or
     SIGTERM ends the run and returns the draws so far; with `checkpoint`, a folder, the state is saved every ten sweeps,
     and the same call goes on where the run ended, bit for bit, or with more `draws` further.
 

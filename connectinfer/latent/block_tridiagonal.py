@@ -28,9 +28,14 @@ class Factor(NamedTuple):
     gain: Float[Array, "step dim dim trial"]
 
     @property
+    def log_diagonal(self) -> Float[Array, "time trial dim"]:
+        """Logarithms of the diagonal of the root."""
+        return jnp.log(jnp.diagonal(self.root, axis1=1, axis2=2))
+
+    @property
     def log_det(self) -> Float[Array, " trial"]:
         """Log determinants of the precisions."""
-        return 2 * jnp.log(jnp.diagonal(self.root, axis1=1, axis2=2)).sum((0, 2))
+        return 2 * self.log_diagonal.sum((0, 2))
 
 
 def factorise(matrix: BlockTridiagonal) -> Factor:

@@ -144,9 +144,13 @@ def _draw_scale(
 ) -> Float[Array, ""]:
     """Metropolis steps of the sd of `count` normal numbers whose squares are known, with a log-normal prior."""
 
+    now = jnp.log(scale)
+
     def density(log_scale: Array) -> Array:
-        likelihood = -count * log_scale - 0.5 * squares * jnp.exp(-2 * log_scale)
+        # Less that of the present scale: of long recordings, single precision would lose the difference.
+        change = log_scale - now
+        likelihood = -count * change - 0.5 * squares * jnp.exp(-2 * now) * jnp.expm1(-2 * change)
         return likelihood - 0.5 * ((log_scale - prior[0]) / prior[1]) ** 2
 
     step = 2.4 / jnp.sqrt(2 * count + prior[1] ** -2)
-    return jnp.exp(random_walk(key, jnp.log(scale), density, step))
+    return jnp.exp(random_walk(key, now, density, step))

@@ -20,7 +20,7 @@ Predictor = Float[Array, "trial time unit"]
 
 
 class ObservationPrior(NamedTuple):
-    """An observation of `kind` at `site`: the prior `bias(bin width in seconds)`, mean and sd, of a unit's bias;
+    """An observation, `counts` or a signal: the prior `bias(bin width in seconds)`, mean and sd, of a unit's bias;
     `sample(n_units)` its other parameters, as NumPyro sites; `begin(seen, predictor)` their start values;
     `update(key, observation, predictor, seen)` values that leave their posterior invariant; `sites(observation)`, and
     back `observation(sites)`.
@@ -28,7 +28,6 @@ class ObservationPrior(NamedTuple):
     `calcium_decay`: prior mean and sd of the log of calcium's time constant (s); None where the path is seen directly.
     """
 
-    site: str
     counts: bool
     bias: Callable[[float], tuple[float | Array, float]]
     sample: Callable[[int], Observation]
@@ -98,7 +97,6 @@ def _residual_noise(seen: Seen, predictor: Predictor) -> Gaussian:
 
 
 POISSON = ObservationPrior(
-    site="counts",
     counts=True,
     bias=_count_bias,
     sample=lambda _: Poisson(),
@@ -110,7 +108,6 @@ POISSON = ObservationPrior(
 """Poisson counts; `exp(bias)` is about 5 spikes/s (0.4 to 60) a priori."""
 
 NEGATIVE_BINOMIAL = ObservationPrior(
-    site="counts",
     counts=True,
     bias=_count_bias,
     sample=lambda n_units: NegativeBinomial(_sample_log_normal("concentration", _CONCENTRATION, n_units)),
@@ -122,7 +119,6 @@ NEGATIVE_BINOMIAL = ObservationPrior(
 """Counts with variance mean + mean^2 / concentration, the concentration 7 (1 to 50) a priori."""
 
 GAUSSIAN = ObservationPrior(
-    site="signal",
     counts=False,
     bias=lambda _: (0.0, 1.0),
     sample=lambda n_units: Gaussian(_sample_log_normal("noise", _NOISE, n_units)),

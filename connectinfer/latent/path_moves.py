@@ -14,6 +14,7 @@ from connectinfer.latent.state_space import PathPosterior, Seen, StateSpace, pat
 _NEWTON_STEPS, _LAST_STEP = 12, 0.2
 # Longer paths are drawn piece by piece: of whole ones, fewer proposals would be accepted the longer they are.
 LONGEST_PIECE = 400
+_IMPOSSIBLE = -1e30
 
 
 class PathDraw(NamedTuple):
@@ -63,9 +64,11 @@ def move_paths(
     # A bin that does not move ends a piece: what it is observed to be, and how it was reached, belongs to this one.
     piece = jnp.cumsum(~free) - ~free
     n_pieces = -(-len(free) // LONGEST_PIECE) + 1
+    # Times 0, infinity would spread over all pieces of a trial.
+    gained = jnp.where(jnp.isfinite(gained), gained, _IMPOSSIBLE)
     by_piece = gained @ jax.nn.one_hot(piece, n_pieces, dtype=gained.dtype)
     accepted = jnp.log(jax.random.uniform(key_accept, by_piece.shape)) < by_piece
-    taken = accepted[:, piece] | (always & jnp.isfinite(by_piece)[:, piece])
+    taken = accepted[:, piece] | (always & (by_piece > 0.5 * _IMPOSSIBLE)[:, piece])
     draw = PathDraw(
         found,
         jnp.where(taken.T[:, None], noise, before),

@@ -80,29 +80,31 @@ def propose_coefficients(
     share = 1 - jnp.sqrt(1 - noise_sd**2)
 
     def approximation(b: Array) -> tuple[Array, Array, Array]:
-        """Log posterior at `b`, centre of the proposal from there, and Cholesky factor of its precision."""
+        """Predictor at `b`, centre of the proposal from there, and Cholesky factor of its precision."""
         predictor = x @ b.T + constant
         score, information = observation.score_and_information(y, predictor)
         slope = jnp.where(mask, score, 0.0).T @ x - (b - prior.mean) / prior.sd**2
         root = jnp.linalg.cholesky((jnp.where(mask, information, 0.0).T @ pairs).reshape(-1, size, size) + diagonal)
         newton = jax.scipy.linalg.cho_solve((root, True), slope[..., None])[..., 0]
-        likelihood = jnp.where(mask, observation.log_kernel(y, predictor), 0.0).sum(0)
-        density = likelihood - 0.5 * (((b - prior.mean) / prior.sd) ** 2).sum(1)
-        return density, b + share * jnp.clip(newton, -_LONGEST_STEP, _LONGEST_STEP), root
+        return predictor, b + share * jnp.clip(newton, -_LONGEST_STEP, _LONGEST_STEP), root
 
     def log_proposal(standard: Array, root: Array) -> Array:
         tails = 0.5 * (_FREEDOM + size) * jnp.log1p((standard**2).sum(1) / _FREEDOM)
         return jnp.log(jnp.diagonal(root, axis1=1, axis2=2)).sum(1) - tails
 
-    density, centre, root = approximation(coefficients)
+    predictor, centre, root = approximation(coefficients)
     key_noise, key_tail = jax.random.split(key)
     noise = jax.random.normal(key_noise, centre.shape, centre.dtype)
     noise = noise / jnp.sqrt(jax.random.chisquare(key_tail, _FREEDOM, (len(noise), 1), noise.dtype) / _FREEDOM)
     unscaled = jax.vmap(lambda r, e: jax.scipy.linalg.solve_triangular(r, e, lower=True, trans=1))(root, noise)
     proposed = centre + noise_sd * unscaled
-    reached, back, other_root = approximation(proposed)
+    other_predictor, back, other_root = approximation(proposed)
     before = jnp.einsum("uij,ui->uj", other_root, (coefficients - back) / noise_sd)
-    return proposed, reached - density + log_proposal(before, other_root) - log_proposal(noise, root)
+    # Entry by entry: of long recordings, the sums would lose the difference in single precision.
+    gained = observation.log_kernel(y, other_predictor) - observation.log_kernel(y, predictor)
+    standard = (proposed - prior.mean) / prior.sd, (coefficients - prior.mean) / prior.sd
+    gained = jnp.where(mask, gained, 0.0).sum(0) + 0.5 * (standard[1] ** 2 - standard[0] ** 2).sum(1)
+    return proposed, gained + log_proposal(before, other_root) - log_proposal(noise, root)
 
 
 def random_walk(

@@ -83,7 +83,7 @@ def explained_variance(
 
 def ratio_score(gain: Float[np.ndarray, " item"], scale: Float[np.ndarray, " item"]) -> tuple[float, float]:
     """Sum of `gain` over sum of `scale`, and its standard error over the items; NaN entries are left out."""
-    done = np.isfinite(gain)
+    done = ~np.isnan(gain)
     total, number = scale[done].sum(), int(done.sum())
     if not total > 0:
         return float("nan"), float("nan")

@@ -145,11 +145,19 @@ def test_what_the_fit_cannot_be_applied_to_is_refused(given, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["low_rank_rnn_negative_binomial", "low_rank_rnn_gaussian", "low_rank_rnn_calcium"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "low_rank_rnn_negative_binomial",
+        "low_rank_rnn_gaussian",
+        "low_rank_rnn_calcium",
+        "random_feature_dynamics_poisson",
+    ],
+)
 def test_parameters_go_to_sites_and_back(name):
     module, generator = load_model(name), np.random.default_rng(2)
     counts = generator.poisson(2.0, (2, 8, 4))
-    values = {"counts": counts} if "binomial" in name else {"fluorescence": counts / 2.0}
+    values = {"counts": counts} if name.endswith(("binomial", "poisson")) else {"fluorescence": counts / 2.0}
     path = "latent_and_calcium" if "calcium" in name else "latent"
     data = recording(time=0.01, inputs=generator.normal(size=(2, 8, 1)), **values)
     arrays, _ = module.inputs(data, rank=2)
@@ -158,7 +166,9 @@ def test_parameters_go_to_sites_and_back(name):
     moved = jax.tree.map(lambda x: x * jnp.asarray(generator.uniform(0.8, 1.2, x.shape), x.dtype) + 0.01, parameters)
     bound, _ = bind(module.model, arrays)
     # Without what fixes coordinates.
-    others = trial_arrays(data, arrays["alpha"]) | {n: arrays[n] for n in ("alpha", "tau", "nonlinearity")}
+    others = trial_arrays(data, arrays["alpha"]) | {
+        n: arrays[n] for n in ("alpha", "tau", "nonlinearity") if n in arrays
+    }
 
     @jax.jit
     def there_and_back(moved, paths, traced):

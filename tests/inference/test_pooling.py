@@ -31,13 +31,16 @@ def pooled(results):
     return pool(results, "gain", groups=ANIMALS)
 
 
-def test_sessions_shrink_towards_their_animal(pooled):
-    posterior = pooled["posterior"].to_dataset().mean(("chain", "draw"))
-    imprecise = float(posterior["session_value"].sel(session="m3"))
-    assert posterior["session_value"].dims == ("session",)
-    assert posterior["animal_mean"].dims == ("animal",)
-    assert abs(imprecise - float(posterior["animal_mean"].sel(animal="m"))) < 0.6
-    assert float(posterior["animal_mean"].sel(animal="n")) > float(posterior["animal_mean"].sel(animal="m"))
+def test_sessions_shrink_towards_their_animal_as_far_as_their_errors_say(pooled):
+    posterior = pooled["posterior"].to_dataset().stack(sample=("chain", "draw"))
+    assert set(posterior["session_value"].dims) == {"session", "sample"}
+    assert set(posterior["animal_mean"].dims) == {"animal", "sample"}
+    for name, (value, error) in SESSIONS.items():
+        weight = 1 / (1 + (error / posterior["session_sd"]) ** 2)
+        expected = weight * value + (1 - weight) * posterior["animal_mean"].sel(animal=ANIMALS[name])
+        rest = posterior["session_value"].sel(session=name) - expected
+        # Five standard errors of draws that are independent.
+        assert abs(float(rest.mean())) < 5 * error * float(weight.mean()) ** 0.5 / posterior.sizes["sample"] ** 0.5
     np.testing.assert_allclose(pooled["measurements"]["value"], [each[0] for each in SESSIONS.values()], rtol=1e-6)
     np.testing.assert_allclose(pooled["measurements"]["error"], [each[1] for each in SESSIONS.values()], rtol=1e-6)
 

@@ -22,11 +22,12 @@ from connectinfer.zoo import load_model
 CLAIM = "coverage"
 TARGET = (
     "90 % bands of the drift at visited states: of at least 50 data sets drawn from the prior, inside the 99 % band; "
-    "of the recipe's fits, mean at least 82 % for every teacher; of four chains, split R-hat at most 1.05; ranks "
-    "through the path-marginal likelihood uniform; posterior of the exact ODE reached without process noise"
+    "of the recipe's 20 fits, mean inside its 99 % band and at least 82 % for every teacher; of four chains, split "
+    "R-hat at most 1.05; ranks through the path-marginal likelihood uniform; posterior of the exact ODE reached "
+    "without process noise"
 )
 
-_MODEL = "low_rank_rnn_poisson"
+_MODEL, _NORMAL_99 = "low_rank_rnn_poisson", 2.576
 _N_UNITS, _N_TRIALS, _N_BINS, _BIN = 20, 8, 60, 0.01
 _RANKED = {"data_sets": 200, "batch": 100, "rank": 1, "warmup": 300, "draws": 600, "thinning": 6, "max_tree_depth": 6}
 
@@ -39,10 +40,12 @@ def run(quick: bool) -> dict:
     means = {t: float(np.mean(shares)) for t, shares in teachers.items() if shares}
     every = np.concatenate([shares for shares in teachers.values() if shares])
     error = every.std(ddof=1) / len(every) ** 0.5 if len(every) > 1 else float("nan")
+    # States of one data set stand or fall together: data sets are what is independent.
+    inside = bool(np.isnan(error) or abs(every.mean() - 0.9) <= _NORMAL_99 * error)
     values = [f"prior: {prior['said']}"]
     values.append("recipe: " + ", ".join(f"{t} {share:.2f}" for t, share in means.items()))
     values[-1] += f", all {len(every)} {every.mean():.3f} (se {error:.3f})"
-    passed = [prior["passed"], min(means.values()) >= 0.82]
+    passed = [prior["passed"], inside, min(means.values()) >= 0.82]
     if not quick:
         chains = _kept("four chains", _of_four_chains, quick)
         ranks = _kept("ranks", _of_ranks, quick)

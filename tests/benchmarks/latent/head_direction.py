@@ -47,7 +47,9 @@ def run(quick: bool) -> dict:
     median = {name: float(np.median(each)) for name, each in errors.items()}
     ours, supervised = median[f"rank {ranks[0]}"], median["decoder"]
     share = max(score[f"rank {rank}"][0] for rank in ranks) / score["decoder"][0]
-    frozen = score["REM, wake loadings"][0] / score["REM, refit"][0]
+    refit = score["REM, refit"][0]
+    # A share of what is no better than the mean rate says nothing, and passes nothing.
+    frozen = score["REM, wake loadings"][0] / refit if refit > 0 else float("nan")
     lines = [f"{name}: median error {each:.1f} degrees" for name, each in median.items()]
     lines += [f"{name}: {value:.4f} ± {error:.4f} bits/spike" for name, (value, error) in score.items()]
     lines += [f"block {k}: {f['ring']}" for k, f in enumerate(found)]

@@ -15,6 +15,7 @@ from connectinfer.zoo import load_model
 # Bins of a fiftieth of the time constant: Euler's steps and the exact solution differ by less than data tell.
 _N_UNITS, _N_TRIALS, _N_BINS, _BIN, _TAU = 8, 6, 75, 0.004, 0.2
 _NOISES = (0.03, 0.003)
+_LEAST_DRAWS = 100
 _LENGTH = {"warmup": 300, "draws": 500, "chains": 2, "show_progress": False}
 
 
@@ -65,11 +66,13 @@ def _at_states(m, n, d, gain, *, basis, states):
 
 
 def _compared(exact: np.ndarray, limit: np.ndarray) -> tuple[float, float, float]:
-    """The largest difference of means in sds, what is allowed there, and of sds."""
+    """The largest difference of means in sds, what is allowed there, and of sds; infinite where effective draws are too
+    few to tell."""
     flat = [x.reshape(-1, x.shape[-1]) for x in (exact, limit)]
     sd = flat[0].std(0)
     size = np.array([[az.ess(x[..., i]) for i in range(x.shape[-1])] for x in (exact, limit)])
     error = np.sqrt((1 / size).sum(0))
     shift = np.abs(flat[0].mean(0) - flat[1].mean(0)) / sd
+    shift = np.where(size.min(0) < _LEAST_DRAWS, np.inf, shift)
     worst = int(np.argmax(shift - 4 * error))
     return float(shift[worst]), float(4 * error[worst] + 0.1), float(np.abs(flat[1].std(0) / sd - 1).max())

@@ -3,22 +3,22 @@
 from functools import partial
 
 from cases import compile_once, measured
-from recipe import simulate_recipe
+from recipe import TEACHERS, simulate_recipe
 
 from connectinfer.diagnostics.rank_selection import select_rank
 
 CLAIM = "rank_selection"
-TARGET = "rank 2 selected among 1 to 4 for at least 9 of 10 seeds of both teachers (limit cycle, bistable)"
+TARGET = "rank 2 selected among 1 to 4 in at least 9 of 10 fits, five seeds of each of the four teachers"
 
 _QUICK = {"n_training": 40, "n_test": 20, "n_bins": 100, "n_held_in": 40, "n_held_out": 10}
 
 
 def run(quick: bool) -> dict:
-    """Selects the rank for both teachers and all seeds."""
+    """All teachers and seeds; `quick` one seed of two."""
     compile_once()
-    seeds = range(1 if quick else 10)
+    seeds = range(1 if quick else 5)
     lines, found = [], {}
-    for teacher in ("limit cycle", "bistable"):
+    for teacher in list(TEACHERS)[: 2 if quick else None]:
         rows = [
             _selected(teacher, seed, quick)
             if quick
@@ -28,7 +28,7 @@ def run(quick: bool) -> dict:
         lines += [f"{teacher}, seed {seed}: {row['said']}" for seed, row in zip(seeds, rows, strict=True)]
         found[teacher] = sum(row["chosen"] == 2 for row in rows)
     value = "; ".join(f"{teacher} {right} of {len(seeds)}" for teacher, right in found.items())
-    return {"value": value, "passed": min(found.values()) >= 0.9 * len(seeds), "details": "\n".join(lines)}
+    return {"value": value, "passed": sum(found.values()) >= 0.9 * len(seeds) * len(found), "details": "\n".join(lines)}
 
 
 def _selected(teacher: str, seed: int, quick: bool) -> dict:
