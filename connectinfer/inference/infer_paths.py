@@ -46,9 +46,9 @@ def infer_paths(
     time, latent_dim)`, in the coordinates of `result`; `log_likelihood (chain, draw, trial)`, in nats, the paths
     integrated out by Laplace's approximation, NaN where Newton's method did not find their mode; `expected (trial,
     time, unit)`, the posterior mean of every entry, hidden ones included; `observed_data`, `constant_data`.
-    `sample_stats` holds `path_acceptance (chain, draw, trial)`, the chance of a proposal from that approximation (paths make two such
-    Metropolis moves): where it is low the likelihood is off, where it is high it may still miss other modes.
-    `newton_decrement (chain, draw, trial)` is below 0.1 where the mode was found.
+    `sample_stats` holds `path_acceptance (chain, draw, trial)`, the chance of a proposal from that approximation (paths
+    make two such Metropolis moves): where it is low the likelihood is off, where it is high it may still miss other
+    modes. `newton_decrement (chain, draw, trial)` is below 0.1 where the mode was found.
 
     Raises:
         ValueError: a model without `CONDITIONALS`, or a fit with slow baselines; other units, inputs or bin width,
