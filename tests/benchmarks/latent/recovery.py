@@ -30,7 +30,8 @@ def run(quick: bool) -> dict:
     for teacher, own in by_teacher.items():
         if not own:
             continue
-        mean = {name: float(np.mean([row[name] for row in own])) for name in own[0]}
+        # Bins are missing in the first seed alone.
+        mean = {name: float(np.mean([row[name] for row in own if name in row])) for name in own[0]}
         r2 = min(row["latent_r2"] for row in own)
         values.append(
             f"{teacher}: {mean['of_ideal']:.1%} of ideal, R2 {r2:.3f}, drift error {mean['error']:.3f} "
