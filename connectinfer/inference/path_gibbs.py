@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 
 from connectinfer.latent.conditionals import Conditionals, Paths
 from connectinfer.latent.path_moves import (
@@ -76,7 +76,7 @@ def _log_joint(space: StateSpace, seen: Seen, draw: PathDraw) -> Float[Array, ""
     return draw.log_density.sum() + constant.sum()
 
 
-def _keys(chain: Chain) -> PRNGKeyArray:
+def _keys(chain: Chain) -> Key[Array, " key"]:
     """Those of the next sweep, and the last one for what is drawn beside the chain."""
     return jax.random.split(chain.key, 6)
 

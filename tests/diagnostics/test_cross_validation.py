@@ -135,6 +135,7 @@ def test_signals_are_scored_by_explained_variance(fits):
 def test_models_with_paths_are_scored_by_the_likelihood_of_whole_trials(fits, monkeypatch, kind):
     """The likelihood is 1 or 3 times what independent units make it: twice that, averaged over draws."""
     monkeypatch.setattr(cross_validation, "load_model", lambda _: SimpleNamespace(CONDITIONALS=None))
+    monkeypatch.setattr(cross_validation, "check_other_trials", lambda *_: None)
     values = counted()["counts"].values
     data = counted(**{kind: values if kind == "counts" else values + 0.5})
 

@@ -48,7 +48,7 @@ class World:
         )
 
     def score(self, **options):
-        return held_out_scores("truth", self.data, show_progress=False, **options)
+        return held_out_scores("low_rank_rnn_poisson", self.data, show_progress=False, **options)
 
 
 def test_nothing_that_is_scored_is_shown(monkeypatch):
