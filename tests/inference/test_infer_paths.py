@@ -179,10 +179,10 @@ def test_parameters_go_to_sites_and_back(name):
     traced = {name: x for name, x in arrays.items() if isinstance(x, jax.Array)}
     turned, back = there_and_back(moved, paths, traced)
     pairs = (conditionals.space(moved, arrays), paths), (back, turned)
-    # The gauge turns paths and loadings; read-outs do not notice.
+    # The gauge turns and shifts paths and turns loadings; rates and their changes do not notice.
     for read_out in (
         lambda space, z: space.predictor(z),
-        lambda space, z: space.transition(z, space.inputs) @ space.loading.T,
+        lambda space, z: (space.transition(z, space.inputs) - z) @ space.loading.T,
         lambda space, _: space.noise_tril,
         lambda space, _: space.initial_tril,
         lambda space, _: jnp.stack([*jax.tree.leaves(space.observation)]),

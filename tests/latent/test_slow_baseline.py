@@ -128,7 +128,8 @@ def test_planted_baselines_are_recovered_with_honest_bands(planted):
 @pytest.mark.slow
 def test_paths_of_other_trials_cannot_be_inferred_without_their_baselines(planted):
     _, data, result = planted
-    with pytest.raises(ValueError, match=r"known of its own trials alone\. To predict other trials, fit them with"):
+    said = r"known of the fit's own trials alone, so it cannot be applied to others\. Hide what is to be predicted"
+    with pytest.raises(ValueError, match=said):
         infer_paths(result, data.isel(trial=slice(3)))
 
 
