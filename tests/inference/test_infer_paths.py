@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from jax.flatten_util import ravel_pytree
 from scipy.stats import multivariate_normal
 
 from connectinfer.data.recording import recording
@@ -179,13 +180,17 @@ def test_parameters_go_to_sites_and_back(name):
     traced = {name: x for name, x in arrays.items() if isinstance(x, jax.Array)}
     turned, back = there_and_back(moved, paths, traced)
     pairs = (conditionals.space(moved, arrays), paths), (back, turned)
+
+    def covariance(root):
+        return root @ root.T
+
     # The gauge turns and shifts paths and turns loadings; rates and their changes do not notice.
     for read_out in (
         lambda space, z: space.predictor(z),
         lambda space, z: (space.transition(z, space.inputs) - z) @ space.loading.T,
-        lambda space, _: space.noise_tril,
-        lambda space, _: space.initial_tril,
-        lambda space, _: jnp.stack([*jax.tree.leaves(space.observation)]),
+        lambda space, _: covariance(space.loading @ space.noise_tril),
+        lambda space, _: covariance(space.loading @ space.initial_tril),
+        lambda space, _: ravel_pytree(space.observation)[0],
     ):
         expected, found = (read_out(*pair) for pair in pairs)
         np.testing.assert_allclose(found, expected, atol=1e-3)
