@@ -13,7 +13,7 @@ from connectinfer.data.time_bins import cut_trials, rebin
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "recordings"
 SHORT = {"engine": "state_space", "warmup": 60, "draws": 40, "chains": 2, "show_progress": False}
 """Options of fits of which only posterior means are used: those of `select_rank`."""
-_TRIALS = 300
+_TRIALS = 200
 
 
 def click_sessions(n: int) -> list[str]:
