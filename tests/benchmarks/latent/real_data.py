@@ -28,7 +28,7 @@ def click_sessions(n: int) -> list[str]:
 
 def open_clicks(session: str) -> xr.Dataset:
     """Spike counts in bins of 30 ms from the stereo click to the movement, without the clicks, which no method sees; of
-    the first 300 trials, for the sake of time."""
+    the first 200 trials, for the sake of time."""
     recording = ci.open_recording(
         DATA / "rat_poisson_clicks" / f"{session}.mat",
         fields={
