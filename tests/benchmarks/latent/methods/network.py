@@ -83,6 +83,24 @@ def begin(data: Data, rank: int = 2) -> tuple[Network, Float[Array, "trial time 
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), parameters), jnp.asarray(start.path, jnp.float32)
 
 
+def begin_anywhere(data: Data, rank: int = 2) -> Network:
+    """A network of random weights at the mean rates: how training starts in the source of the SMC."""
+    generator = np.random.default_rng(0)
+    n_units = data.counts.shape[-1]
+    seen = np.asarray(data.seen)
+    rates = np.where(seen, np.asarray(data.counts), 0.0).sum((0, 1)) / np.maximum(seen.sum((0, 1)), 1)
+    parameters = Network(
+        m=generator.normal(size=(n_units, rank)) / rank**0.5,
+        n=generator.normal(size=(n_units, rank)),
+        d=np.zeros(n_units),
+        log_gain=np.zeros(n_units),
+        bias=np.log(np.maximum(rates, 1e-3)),
+        log_noise=np.full((), np.log(0.1)),
+        log_initial=np.full((), np.log(0.5)),
+    )
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), parameters)
+
+
 def adam(rate: float) -> optax.GradientTransformation:
     """Adam with clipped gradients; steps with gradients that are not finite are left out."""
     return optax.apply_if_finite(optax.chain(optax.clip_by_global_norm(10.0), optax.adam(rate)), 100)

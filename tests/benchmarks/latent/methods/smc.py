@@ -5,7 +5,7 @@ the particle filter's estimate of the likelihood is a bound that Adam raises. Pa
 the transition and a Gaussian that a convolutional encoder reads from the held-in counts (kernels of 21, 11 and 1 bins,
 64 channels, as in the source's example for spikes), or from the transition alone ("bootstrap"); they are resampled in
 every bin, systematically, without gradients through the choice. Batches of 16 trials as in the source; training starts
-from principal components, which the source does not do.
+from random weights as there, or from the principal components from which our own fits start.
 Test paths are drawn by backward simulation through a filter of 256 particles (Godsill et al., JASA 2004).
 
 Advantage: no Gaussian approximation of the paths, so any observation and any noise could take the place of these.
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
-from methods.network import Network, adam, batches, begin, data_of, whole
+from methods.network import Network, adam, batches, begin, begin_anywhere, data_of, whole
 from methods.track import Track, milestones
 from recipe import Recipe
 
@@ -37,12 +37,12 @@ class Passed(NamedTuple):
     log_likelihood: Array
 
 
-def run(recipe: Recipe, track: Track, rate: float, encoded: bool) -> None:
+def run(recipe: Recipe, track: Track, rate: float, encoded: bool, principal: bool) -> None:
     """Trains with the learning rate `rate` until the track ends."""
     data = data_of(recipe)
-    network, path = begin(data)
-    scale = path.std((0, 1))
-    encoder = first_encoder(jax.random.key(0), int(data.held_in.sum()), 2 * path.shape[-1]) if encoded else []
+    network = begin(data)[0] if principal else begin_anywhere(data)
+    scale = jnp.broadcast_to(jnp.exp(network.log_initial), network.m.shape[1:])
+    encoder = first_encoder(jax.random.key(0), int(data.held_in.sum()), 2 * len(scale)) if encoded else []
     guide = partial(encode if encoded else no_guide, data.held_in, scale)
     optimiser = adam(rate)
 

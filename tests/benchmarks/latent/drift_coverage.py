@@ -19,7 +19,7 @@ from connectinfer.inference.replicates import fit_replicates, gibbs_posterior, s
 from connectinfer.inference.trace import bind
 from connectinfer.zoo import load_model
 
-CLAIM = "coverage"
+CLAIM = "drift_coverage"
 TARGET = (
     "90 % bands of the drift at visited states: of at least 50 data sets drawn from the prior, inside the 99 % band; "
     "of the recipe's 20 fits, mean inside its 99 % band and at least 82 % for every teacher; of four chains, split "
