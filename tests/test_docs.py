@@ -1,5 +1,6 @@
 """What the documentation shows is true: every snippet and every example runs, every link leads somewhere."""
 
+import json
 import re
 import runpy
 import shlex
@@ -24,12 +25,12 @@ from shared_data import SHARED_DATA, needs_shared_data
 from connectinfer.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PAGES = [page for page in PAGES if not {"_build", "generated"} & set(page.relative_to(ROOT).parts)]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "docs").rglob("*.ipynb"))]
+PAGES = [page for page in PAGES if not {"_build", "jupyter_execute", "generated"} & set(page.relative_to(ROOT).parts)]
 BLOCK = re.compile(r"^(<!-- not run: .+ -->\n)?```(python|\{code-cell\}.*|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 # Long runs of the documentation are shortened to these.
-TINY = {"steps": 50, "warmup": 20, "draws": 20, "chains": 2, "max_tree_depth": 4}
+TINY = {"steps": 50, "warmup": 20, "draws": 20, "thinning": 2, "chains": 2, "max_tree_depth": 4}
 CACHE, CACHE_FROM = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
 
 
@@ -38,9 +39,18 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def text_of(page: Path) -> str:
+    """A page in Markdown; of a notebook, whose outputs are stored, the cells."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix != ".ipynb":
+        return text
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    return "\n\n".join(source if kind == "markdown" else f"```python\n{source}\n```" for kind, source in cells)
+
+
 def blocks(page: Path, *languages: str) -> list[str]:
     """Code blocks of a page that are meant to run."""
-    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    found = BLOCK.findall(text_of(page))
     return [code for mark, language, code in found if not mark and language.split("}")[0].strip("{") in languages]
 
 
@@ -119,8 +129,16 @@ def fitted_session(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python", "code-cell")], ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=needs_shared_data if page.suffix == ".ipynb" else (), id=name_of(page))
+        for page in PAGES
+        if blocks(page, "python", "code-cell")
+    ],
+)
 def test_the_snippets_of_a_page_run(page, fitted_session, tmp_path, monkeypatch):
+    monkeypatch.setenv("CONNECTINFER_CLICKS", str(SHARED_DATA / "recordings" / "rat_poisson_clicks"))
     if page.name == "README.md":
         assert (fitted_session / "fit.nc").is_file()
         return
@@ -146,7 +164,7 @@ def test_commands_in_the_documentation_have_these_options(line):
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_and_pictures_lead_somewhere(page):
-    targets = [target for target in LINK.findall(page.read_text(encoding="utf-8")) if "generated" not in target]
+    targets = [target for target in LINK.findall(text_of(page)) if "generated" not in target]
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert not missing
 

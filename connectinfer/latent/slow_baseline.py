@@ -44,27 +44,17 @@ def sample_slow_baseline(n_trials: int, n_units: int) -> SlowBaseline:
     timescale = jnp.asarray(numpyro.sample("baseline_timescale", dist.LogNormal(*TIMESCALE)))
     law = dist.Normal(jnp.zeros((n_trials, n_units)), 1.0).to_event(2)
     innovation = jnp.asarray(numpyro.sample("baseline_innovation", law))
-    memory, fresh = _memory(timescale)
-
-    def follow(before: Array, innovation: Array) -> tuple[Array, Array]:
-        now = memory * before + fresh * innovation
-        return now, now
-
-    _, later = jax.lax.scan(follow, innovation[0], innovation[1:])
-    deviation = scale * jnp.concatenate([innovation[:1], later])
-    numpyro.deterministic("baseline", deviation)
-    return SlowBaseline(deviation, scale, timescale)
+    baseline = _follow(innovation, scale, timescale)
+    numpyro.deterministic("baseline", baseline.deviation)
+    return baseline
 
 
 def slow_baseline_sites(baseline: SlowBaseline) -> dict[str, Array]:
     """The values of the sites of `sample_slow_baseline`."""
-    memory, fresh = _memory(baseline.timescale)
-    standard = baseline.deviation / baseline.scale
-    later = (standard[1:] - memory * standard[:-1]) / fresh
     return {
         "baseline_scale": baseline.scale,
         "baseline_timescale": baseline.timescale,
-        "baseline_innovation": jnp.concatenate([standard[:1], later]),
+        "baseline_innovation": _innovation(baseline),
     }
 
 
@@ -79,10 +69,10 @@ def update_slow_baseline(
 ) -> tuple[SlowBaseline, Float[Array, " unit"], dict[str, Array]]:
     """The baseline, and intercepts `(unit,)` with a normal prior of this mean and sd, after moves that leave their
     posterior invariant where `predictor` is due to the paths alone; and shares of accepted moves by name."""
-    key_deviation, key_level, key_law, key_size = jax.random.split(key, 4)
+    key_deviation, key_level, key_law, key_together = jax.random.split(key, 4)
     fixed = predictor + intercept
     baseline, accepted = _move_deviations(key_deviation, baseline, fixed, seen, observation)
-    baseline = _move_size(key_size, baseline, fixed, seen, observation)
+    baseline = _move_together(key_together, baseline, fixed, seen, observation)
     level = _draw_level(key_level, baseline, intercept, intercept_prior)
     baseline = baseline._replace(deviation=baseline.deviation - level)
     return _move_law(key_law, baseline), intercept + level, {"baseline_acceptance": accepted}
@@ -92,6 +82,25 @@ def _memory(timescale: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array,
     """Correlation of neighbouring trials, and what the sd of a trial is given the one before, relative to that
     without."""
     return jnp.exp(-1 / timescale), jnp.sqrt(-jnp.expm1(-2 / timescale))
+
+
+def _follow(innovation: Float[Array, "trial unit"], scale: Array, timescale: Array) -> SlowBaseline:
+    """The baseline with these innovations."""
+    memory, fresh = _memory(timescale)
+
+    def follow(before: Array, innovation: Array) -> tuple[Array, Array]:
+        now = memory * before + fresh * innovation
+        return now, now
+
+    _, later = jax.lax.scan(follow, innovation[0], innovation[1:])
+    return SlowBaseline(scale * jnp.concatenate([innovation[:1], later]), scale, timescale)
+
+
+def _innovation(baseline: SlowBaseline) -> Float[Array, "trial unit"]:
+    """What every trial has that does not follow from the one before, in units of its sd."""
+    memory, fresh = _memory(baseline.timescale)
+    standard = baseline.deviation / baseline.scale
+    return jnp.concatenate([standard[:1], (standard[1:] - memory * standard[:-1]) / fresh])
 
 
 def _move_deviations(
@@ -126,22 +135,26 @@ def _fade(memory: Array, z: Array, v: Array) -> Array:
     return memory * z
 
 
-def _move_size(
+def _move_together(
     key: Key[Array, ""], baseline: SlowBaseline, fixed: Predictor, seen: Seen, observation: Observation
 ) -> SlowBaseline:
-    """A Metropolis step of the scale in which deviations grow or shrink with it: given deviations that data hardly
-    determine, it would hardly move. Steps are of random size, as data may determine them well."""
+    """A Metropolis step of scale and timescale in which deviations go with them, their innovations staying what they
+    are: given deviations that data hardly determine, they would hardly move. Steps are of random size, as data may
+    determine them well."""
     key_range, key_step, key_accept = jax.random.split(key, 3)
     bounds = jnp.log(jnp.array([_SMALLEST_STEP, _LARGEST_STEP]))
-    size = jnp.exp(jax.random.uniform(key_range, minval=bounds[0], maxval=bounds[1]))
-    factor = jnp.exp(size * jax.random.normal(key_step))
-    other = baseline._replace(deviation=factor * baseline.deviation, scale=factor * baseline.scale)
+    size = jnp.exp(jax.random.uniform(key_range, (2,), minval=bounds[0], maxval=bounds[1]))
+    factor = jnp.exp(size * jax.random.normal(key_step, (2,)))
+    other = _follow(_innovation(baseline), factor[0] * baseline.scale, factor[1] * baseline.timescale)
     old, new = (observation.log_kernel(seen.activity, fixed + x.deviation[:, None]) for x in (baseline, other))
     # Differences entry by entry: sums would lose them in single precision.
-    gained = jnp.where(seen.mask, new - old, 0.0).sum()
-    gained += _log_prior(jnp.log(other.scale), SCALE) - _log_prior(jnp.log(baseline.scale), SCALE)
+    gained = jnp.where(seen.mask, new - old, 0.0).sum() + _log_law_prior(other) - _log_law_prior(baseline)
     accepted = jnp.log(jax.random.uniform(key_accept)) < gained
     return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), other, baseline)
+
+
+def _log_law_prior(baseline: SlowBaseline) -> Array:
+    return _log_prior(jnp.log(baseline.scale), SCALE) + _log_prior(jnp.log(baseline.timescale), TIMESCALE)
 
 
 def _draw_level(
