@@ -35,8 +35,8 @@ napoleon_numpy_docstring = False
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-# Pictures of the tutorial come from the code beside them, and failing code fails the build. The other notebook fits real
-# data for half an hour: its outputs are stored with it.
+# Pictures of the tutorial come from the code beside them, and failing code fails the build. The other notebook takes
+# long, and real data: its outputs are stored with it.
 nb_execution_mode = "cache"
 nb_execution_excludepatterns = ["tutorial/rat_clicks.ipynb"]
 nb_execution_timeout = 1200

@@ -68,13 +68,23 @@ class _Regression(NamedTuple):
         return prior.log_density + 0.5 * (explained - self.square) - moment.shape[1] * log_det
 
 
+class _Offers(NamedTuple):
+    """What proposals would add to the rates of a group, as products: `with_rates (some, some)` with the rates before
+    any was accepted, and `with_each_other (some, some)`."""
+
+    with_rates: Float[Array, "some some"]
+    with_each_other: Float[Array, "some some"]
+
+
 class _Standing(NamedTuple):
-    """All units, what they leave of the increments, the regression of one group, and its log evidence."""
+    """All units, the regression of one group and its log evidence; 1 where a proposal was `accepted (some,)`, and
+    products of what proposals would add to the rates, `with_left (some, rank)`, with what is left of the increments."""
 
     units: _Units
-    left: Float[Array, "rank bin"]
     regression: _Regression
     log_evidence: Float[Array, ""]
+    accepted: Float[Array, " some"]
+    with_left: Float[Array, "some rank"]
 
 
 def update_units(
@@ -95,7 +105,7 @@ def update_units(
     The units leave `left` of the increments, in units of the noise per tau; also what they leave then, and shares of
     accepted moves, by name.
     """
-    key_step, key_propose, key_move, key_n = jax.random.split(key, 4)
+    key_step, key_propose, key_law, key_accept, key_n = jax.random.split(key, 5)
     n_units, size = len(p.n), units_together(len(p.n))
     n_groups = n_units // size
     transitions, bias = Transitions.of(paths, seen, arrays), prior.bias(arrays["alpha"] * arrays["tau"])
@@ -110,38 +120,37 @@ def update_units(
 
     def visit(carry: tuple[_Units, Array, Array], of: tuple) -> tuple[tuple[_Units, Array, Array], Array]:
         units, n, left = carry
-        key_n, keys, group = of
-        rates = rates_of(jax.tree.map(_part(group, size), units))
+        key_n, key_law, key_accept, start = of
+        group = _part(start, size)
+        old, read, n_group, read_ratio, length = jax.tree.map(group, (units, proposed, n, log_ratio, step))
+        new = _with_other_law(key_law, old, read, length)
+        ratio = read_ratio + _left_by_proposals(new, bias) - _left_by_proposals(old, bias)
+        rates = rates_of(old)
+        # All products at once: unit after unit they would wait for memory.
+        added = rates_of(new) - rates
+        offers = _Offers(added @ rates.T, added @ added.T)
+
+        def move(now: _Standing, of: tuple) -> tuple[_Standing, None]:
+            threshold, place = of
+            regression, with_left = _exchanged(now, offers, place, n_group[place])
+            units = jax.tree.map(lambda x, y: _put(x, _part(place, 1)(y), start + place), now.units, new)
+            reached = regression.log_evidence(WeightPrior.of(units.m, n, start, size))
+            other = _Standing(units, regression, reached, now.accepted.at[place].set(1.0), with_left)
+            accepted = threshold < ratio[place] + reached - now.log_evidence
+            return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), other, now), None
+
         regression = _Regression(rates @ rates.T, rates @ left.T, jnp.zeros(()))
-        log_evidence = regression.log_evidence(WeightPrior.of(units.m, n, group, size))
-
-        def move(carry: tuple[_Standing, Array], of: tuple) -> tuple[tuple[_Standing, Array], Array]:
-            (now, rates), (key, local) = carry, of
-            key_gain, key_d, key_accept = jax.random.split(key, 3)
-            unit = _part(group + local, 1)
-            old, read, n_unit, read_ratio, length = jax.tree.map(unit, (now.units, proposed, n, log_ratio, step))
-            kept = jnp.sqrt(1 - length**2)
-            gain = jnp.exp(kept * jnp.log(old.gain) + length * GAIN_SD * jax.random.normal(key_gain, (1,)))
-            new = read._replace(gain=gain, d=kept * old.d + length * D_SD * jax.random.normal(key_d, (1,)))
-            new_rates = rates_of(new)
-            left, regression = _exchanged(now, rates, new_rates, local, n_unit)
-            units = jax.tree.map(lambda x, part: _put(x, part, group + local), now.units, new)
-            reached = regression.log_evidence(WeightPrior.of(units.m, n, group, size))
-            other = _Standing(units, left, regression, reached)
-            gained = (read_ratio + _left_by_proposals(new, bias) - _left_by_proposals(old, bias))[0]
-            accepted = jnp.log(jax.random.uniform(key_accept)) < gained + reached - now.log_evidence
-            now = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), other, now)
-            standing = jnp.where(accepted, new_rates, _part(local, 1)(rates))
-            return (now, _put(rates, standing, local)), accepted
-
-        now = _Standing(units, left, regression, log_evidence)
-        (now, rates), accepted = jax.lax.scan(move, (now, rates), (keys, jnp.arange(size)))
-        root, moment = now.regression.posterior(WeightPrior.of(now.units.m, n, group, size))
+        log_evidence = regression.log_evidence(WeightPrior.of(units.m, n, start, size))
+        now = _Standing(units, regression, log_evidence, jnp.zeros(size), added @ left.T)
+        thresholds = jnp.log(jax.random.uniform(key_accept, (size,)))
+        now, _ = jax.lax.scan(move, now, (thresholds, jnp.arange(size)))
+        root, moment = now.regression.posterior(WeightPrior.of(now.units.m, n, start, size))
         change = draw_normal(key_n, root, moment)
-        n = _put(n, _part(group, size)(n) + change, group)
-        return (now.units, n, now.left - change.T @ rates), accepted
+        gained = now.accepted[:, None] * added
+        left = left - n_group.T @ gained - change.T @ (rates + gained)
+        return (now.units, _put(n, n_group + change, start), left), now.accepted
 
-    keys = jax.random.split(key_n, n_groups), jax.random.split(key_move, (n_groups, size))
+    keys = (jax.random.split(key, n_groups) for key in (key_n, key_law, key_accept))
     (units, n, left), accepted = jax.lax.scan(visit, (units, n, left), (*keys, size * jnp.arange(n_groups)))
     units, n = jax.tree.map(lambda x: x[jnp.argsort(order)], (units, n))
     return p._replace(n=n, **units._asdict()), left, {"unit_acceptance": accepted.mean()}
@@ -162,19 +171,28 @@ def _put(x: Array, part: Array, start: Int[Array, ""], axis: int = 0) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(x, part, start, axis)
 
 
+def _with_other_law(key: Key[Array, ""], old: _Units, read: _Units, length: Float[Array, " unit"]) -> _Units:
+    """Units that `read` what is proposed, with gain and d from their prior, near the old ones where steps are short."""
+    kept, noise = jnp.sqrt(1 - length**2), length * jax.random.normal(key, (2, len(length)))
+    gain = jnp.exp(kept * jnp.log(old.gain) + GAIN_SD * noise[0])
+    return read._replace(gain=gain, d=kept * old.d + D_SD * noise[1])
+
+
 def _exchanged(
-    now: _Standing, rates: Array, new: Float[Array, "1 bin"], place: Int[Array, ""], n: Float[Array, "1 rank"]
-) -> tuple[Array, _Regression]:
-    """What is left of the increments, and the regression, where the unit at this place of a group with these `rates`
-    has `new` ones instead."""
-    before, unit = now.regression, _part(place, 1)
-    change = n.T @ (new - unit(rates))
-    left = now.left - change
-    # Differences bin by bin: the sums of squares would lose them in single precision.
-    square = before.square - (change * (left + now.left)).sum()
-    gained = _put(rates @ new.T, new @ new.T, place)
-    cross = _put(before.cross - (gained - unit(before.gram).T) @ n, new @ left.T, place)
-    return left, _Regression(_put(_put(before.gram, gained.T, place), gained, place, 1), cross, square)
+    now: _Standing, offers: _Offers, place: Int[Array, ""], n: Float[Array, " rank"]
+) -> tuple[_Regression, Float[Array, "some rank"]]:
+    """The regression, and what proposals would add times what is left, where that of the unit at this place, whose
+    output weights are `n`, is accepted."""
+    before, among = now.regression, offers.with_each_other[place]
+    square = among[place]
+    # Of what it adds with the rates as they are now, and as they would be.
+    product = offers.with_rates[place] + now.accepted * among
+    row = (before.gram[place] + product).at[place].add(product[place] + square)
+    gram = before.gram.at[place].set(row).at[:, place].set(row)
+    cross = (before.cross - jnp.outer(product, n)).at[place].add(now.with_left[place] - square * n)
+    # Relative to what was left at first: the sum of its squares would lose the difference in single precision.
+    change = square * (n**2).sum() - 2 * (n * now.with_left[place]).sum()
+    return _Regression(gram, cross, before.square + change), now.with_left - jnp.outer(among, n)
 
 
 def _left_by_proposals(units: _Units, bias: tuple[float | Array, float]) -> Float[Array, " unit"]:
