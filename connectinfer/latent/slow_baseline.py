@@ -173,8 +173,9 @@ def _draw_level(
 
 
 def _move_law(key: Key[Array, ""], baseline: SlowBaseline) -> SlowBaseline:
-    """Metropolis steps of scale and timescale given the deviations."""
-    key_scale, key_timescale, key_step = jax.random.split(key, 3)
+    """Metropolis steps of scale and timescale given the deviations: of either alone, and of both such that the steps
+    from trial to trial keep their size, which is what deviations tell best."""
+    key_scale, key_timescale, key_both, key_step = jax.random.split(key, 4)
 
     def density(log_scale: Array, log_timescale: Array) -> Array:
         memory, fresh = _memory(jnp.exp(log_timescale))
@@ -187,9 +188,10 @@ def _move_law(key: Key[Array, ""], baseline: SlowBaseline) -> SlowBaseline:
     step = 2.4 / (2 * baseline.deviation.size + SCALE[1] ** -2) ** 0.5
     log_scale = random_walk(key_scale, log_scale, lambda x: density(x, log_timescale), step)
     bounds = jnp.log(jnp.array([step, TIMESCALE[1]]))
-    step = jnp.exp(jax.random.uniform(key_step, minval=bounds[0], maxval=bounds[1]))
-    log_timescale = random_walk(key_timescale, log_timescale, lambda x: density(log_scale, x), step)
-    return baseline._replace(scale=jnp.exp(log_scale), timescale=jnp.exp(log_timescale))
+    step = jnp.exp(jax.random.uniform(key_step, (2,), minval=bounds[0], maxval=bounds[1]))
+    log_timescale = random_walk(key_timescale, log_timescale, lambda x: density(log_scale, x), step[0])
+    both = random_walk(key_both, jnp.zeros(()), lambda x: density(log_scale + x, log_timescale + 2 * x), step[1])
+    return baseline._replace(scale=jnp.exp(log_scale + both), timescale=jnp.exp(log_timescale + 2 * both))
 
 
 def _log_prior(value: Array, law: tuple[float, float]) -> Array:
