@@ -123,6 +123,7 @@ def quantity(tree):
     return posterior["x"] if "x" in posterior else 0 * posterior["initial_scale"]
 
 
+@pytest.mark.slow
 def test_widths_errors_and_coverage_are_those_of_the_refits(exact_fits):
     options = {"trials": (4, 16), "units": (3,), "replicates": 40, "show_progress": False}
     found = power(fitted(), recorded(), quantity=quantity, **options)

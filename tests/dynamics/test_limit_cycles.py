@@ -37,6 +37,7 @@ def test_the_van_der_pol_oscillator_has_its_published_period():
     assert np.real(np.prod(cycle.multipliers)) == pytest.approx(np.exp(divergence), rel=0.02)
 
 
+@pytest.mark.slow
 def test_nested_cycles_in_three_dimensions_are_told_apart_and_repelling_ones_left_out():
     # In the plane the radius obeys r' = r (1 - r^2) (4 - r^2) (9 - r^2) / 50: attracting at 1 and 3, repelling at 2.
     def field(z):
@@ -53,6 +54,7 @@ def test_nested_cycles_in_three_dimensions_are_told_apart_and_repelling_ones_lef
     np.testing.assert_allclose(inner.multipliers, [1, np.exp(-0.96 * np.pi), np.exp(-np.pi)], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_cycle_of_a_sampled_network_is_the_path_it_settles_to(key):
     network = gaussian_network(key, LIMIT_CYCLE, 0.9, n_neurons=300)
     (cycle,) = limit_cycles(jax.tree_util.Partial(drift, network), jnp.array([[1.0, 0.0], [0.0, -2.0]]))

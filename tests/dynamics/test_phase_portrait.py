@@ -6,6 +6,7 @@ from gaussian_teachers import BISTABLE, LIMIT_CYCLE, RING, infinite_drift
 from connectinfer.dynamics.phase_portrait import phase_portrait, vector_field
 
 
+@pytest.mark.slow
 def test_the_portrait_of_a_limit_cycle_reads_in_seconds(grid):
     text = str(phase_portrait(infinite_drift(LIMIT_CYCLE), grid[::5], tau=0.1))
     assert "2-dimensional drift, tau = 0.1 s" in text

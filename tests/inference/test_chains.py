@@ -62,10 +62,11 @@ def whole():
 
 
 # The warm-up ends in the fourth chunk; with start values, three rounds of four chunks to settle come before.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("initial", "saves"),
     [
-        pytest.param(None, (1, 2, 3, 1), id="anywhere", marks=pytest.mark.slow),
+        pytest.param(None, (1, 2, 3, 1), id="anywhere"),
         pytest.param(START, (2, 3, 8, 3, 1), id="whitened"),
     ],
 )

@@ -242,6 +242,7 @@ def test_what_no_simulation_knows_of_is_refused():
         train_flow_posterior(jax.random.key(0), improper, {"response": np.zeros(5)}, **FEW)
 
 
+@pytest.mark.slow
 def test_data_that_differ_where_simulations_never_do_are_flagged():
     summary = lambda data: jnp.stack([data["response"].mean(), (jnp.abs(data["response"]) > 50).sum()])  # noqa: E731
     inputs = INPUTS | {"response": 100.0 * np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])}
