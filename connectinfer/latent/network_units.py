@@ -105,7 +105,7 @@ def update_units(
     The units leave `left` of the increments, in units of the noise per tau; also what they leave then, and shares of
     accepted moves, by name.
     """
-    key_step, key_propose, key_law, key_accept, key_n = jax.random.split(key, 5)
+    key_step, key_propose, key_other, key_accept, key_n = jax.random.split(key, 5)
     n_units, size = len(p.n), units_together(len(p.n))
     n_groups = n_units // size
     transitions, bias = Transitions.of(paths, seen, arrays), prior.bias(arrays["alpha"] * arrays["tau"])
@@ -120,10 +120,10 @@ def update_units(
 
     def visit(carry: tuple[_Units, Array, Array], of: tuple) -> tuple[tuple[_Units, Array, Array], Array]:
         units, n, left = carry
-        key_n, key_law, key_accept, start = of
+        key_n, key_other, key_accept, start = of
         group = _part(start, size)
         old, read, n_group, read_ratio, length = jax.tree.map(group, (units, proposed, n, log_ratio, step))
-        new = _with_other_law(key_law, old, read, length)
+        new = _with_other_gain_and_d(key_other, old, read, length)
         ratio = read_ratio + _left_by_proposals(new, bias) - _left_by_proposals(old, bias)
         rates = rates_of(old)
         # All products at once: unit after unit they would wait for memory.
@@ -150,7 +150,7 @@ def update_units(
         left = left - n_group.T @ gained - change.T @ (rates + gained)
         return (now.units, _put(n, n_group + change, start), left), now.accepted
 
-    keys = (jax.random.split(key, n_groups) for key in (key_n, key_law, key_accept))
+    keys = (jax.random.split(one, n_groups) for one in (key_n, key_other, key_accept))
     (units, n, left), accepted = jax.lax.scan(visit, (units, n, left), (*keys, size * jnp.arange(n_groups)))
     units, n = jax.tree.map(lambda x: x[jnp.argsort(order)], (units, n))
     return p._replace(n=n, **units._asdict()), left, {"unit_acceptance": accepted.mean()}
@@ -171,7 +171,7 @@ def _put(x: Array, part: Array, start: Int[Array, ""], axis: int = 0) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(x, part, start, axis)
 
 
-def _with_other_law(key: Key[Array, ""], old: _Units, read: _Units, length: Float[Array, " unit"]) -> _Units:
+def _with_other_gain_and_d(key: Key[Array, ""], old: _Units, read: _Units, length: Float[Array, " unit"]) -> _Units:
     """Units that `read` what is proposed, with gain and d from their prior, near the old ones where steps are short."""
     kept, noise = jnp.sqrt(1 - length**2), length * jax.random.normal(key, (2, len(length)))
     gain = jnp.exp(kept * jnp.log(old.gain) + GAIN_SD * noise[0])
@@ -185,7 +185,7 @@ def _exchanged(
     output weights are `n`, is accepted."""
     before, among = now.regression, offers.with_each_other[place]
     square = among[place]
-    # Of what it adds with the rates as they are now, and as they would be.
+    # Of what it adds with the rates as they are now.
     product = offers.with_rates[place] + now.accepted * among
     row = (before.gram[place] + product).at[place].add(product[place] + square)
     gram = before.gram.at[place].set(row).at[:, place].set(row)

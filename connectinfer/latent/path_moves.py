@@ -10,8 +10,9 @@ from connectinfer.latent.block_tridiagonal import solve, standardise
 from connectinfer.latent.conditionals import Paths
 from connectinfer.latent.state_space import PathPosterior, Seen, StateSpace, path_log_density, path_posterior
 
-# In standard deviations of a whole path, hundreds of numbers. Moves of the noise go back to where they came from up to
-# the distance from the mode: the log of their acceptance ratio is right to 0.02, what single precision leaves.
+# Length of the last Newton step, in posterior sds of a whole path, hundreds of numbers. Moves of the noise lead back
+# only up to the distance from the mode; on the recipe of the benchmarks, the log of their acceptance ratio is then
+# right to 0.02, which single precision alone leaves.
 _NEWTON_STEPS, _LAST_STEP = 12, 0.05
 # Longer paths are drawn piece by piece: of whole ones, fewer proposals would be accepted the longer they are.
 LONGEST_PIECE = 400

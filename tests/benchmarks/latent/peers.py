@@ -56,7 +56,8 @@ def run(quick: bool) -> dict:
     tracks += [(setting, _track(setting, limit, quick)) for setting in _others(rates)[:: 2 if quick else 1]]
     times = _times(tracks, goal)
     own, smc = times.pop("connectinfer"), times["SMC"]
-    ratio = (smc.wall if smc else smc_limit) / own.wall if own else 0.0
+    ended = min(points[-1].wall for setting, points in tracks if setting.method == "SMC")
+    ratio = (smc.wall if smc else ended) / own.wall if own else 0.0
     sooner = [name for name, point in times.items() if point and own and point.wall < own.wall]
     value = (
         f"{'' if smc else 'more than '}{ratio:.1f} times faster than the SMC; sooner: {', '.join(sooner) or 'no peer'}"

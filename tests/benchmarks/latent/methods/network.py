@@ -84,19 +84,20 @@ def begin(data: Data, rank: int = 2) -> tuple[Network, Float[Array, "trial time 
 
 
 def begin_anywhere(data: Data, rank: int = 2) -> Network:
-    """A network of random weights at the mean rates: how training starts in the source of the SMC."""
+    """A network of random weights, of the size that they have where training starts in the source of the SMC (Pals et
+    al., 2024), and at the mean rates, which are a gift."""
     generator = np.random.default_rng(0)
     n_units = data.counts.shape[-1]
     seen = np.asarray(data.seen)
     rates = np.where(seen, np.asarray(data.counts), 0.0).sum((0, 1)) / np.maximum(seen.sum((0, 1)), 1)
     parameters = Network(
-        m=generator.normal(size=(n_units, rank)) / rank**0.5,
-        n=generator.normal(size=(n_units, rank)),
+        m=generator.uniform(-1, 1, (n_units, rank)) / rank**0.5,
+        n=generator.uniform(-1, 1, (n_units, rank)) * n_units**0.5 / ALPHA,
         d=np.zeros(n_units),
         log_gain=np.zeros(n_units),
         bias=np.log(np.maximum(rates, 1e-3)),
         log_noise=np.full((), np.log(0.1)),
-        log_initial=np.full((), np.log(0.5)),
+        log_initial=np.full((), np.log(0.1)),
     )
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), parameters)
 

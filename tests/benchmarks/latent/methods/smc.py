@@ -40,8 +40,9 @@ class Passed(NamedTuple):
 def run(recipe: Recipe, track: Track, rate: float, encoded: bool, principal: bool) -> None:
     """Trains with the learning rate `rate` until the track ends."""
     data = data_of(recipe)
-    network = begin(data)[0] if principal else begin_anywhere(data)
-    scale = jnp.broadcast_to(jnp.exp(network.log_initial), network.m.shape[1:])
+    network, path = begin(data)
+    network = network if principal else begin_anywhere(data)
+    scale = path.std((0, 1)) if principal else jnp.ones(network.m.shape[1])
     encoder = first_encoder(jax.random.key(0), int(data.held_in.sum()), 2 * len(scale)) if encoded else []
     guide = partial(encode if encoded else no_guide, data.held_in, scale)
     optimiser = adam(rate)
