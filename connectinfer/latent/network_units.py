@@ -128,6 +128,8 @@ def update_units(
         rates = rates_of(old)
         # All products at once: unit after unit they would wait for memory.
         added = rates_of(new) - rates
+        # A proposal that is not finite, which is refused, would be part of every sum.
+        added = jnp.where(jnp.isfinite(added).all(1, keepdims=True), added, 0.0)
         offers = _Offers(added @ rates.T, added @ added.T)
 
         def move(now: _Standing, of: tuple) -> tuple[_Standing, None]:

@@ -1,9 +1,15 @@
 """Unit after unit: what accepted proposals change is kept as products, which have to stay those of the rates."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from connectinfer.data.recording import recording
+from connectinfer.inference.path_gibbs import first_link, sweep
+from connectinfer.latent import network_units
 from connectinfer.latent.network_units import _exchanged, _Offers, _Regression, _Standing, _Units
+from connectinfer.latent.state_space import Seen
+from connectinfer.zoo import load_model
 
 
 def test_after_accepted_proposals_products_are_those_of_the_new_rates():
@@ -30,3 +36,23 @@ def test_after_accepted_proposals_products_are_those_of_the_new_rates():
         np.testing.assert_allclose(regression.cross, rates @ left.T, atol=2e-4)
         np.testing.assert_allclose(regression.square, (left**2).sum() - first, atol=2e-3)
         np.testing.assert_allclose(with_left, added @ left.T, atol=2e-4)
+
+
+def test_a_proposal_that_is_not_finite_is_refused_and_the_other_units_move(monkeypatch):
+    propose = network_units._propose_read_outs
+
+    def spoil_one(*arguments):
+        units, log_ratio = propose(*arguments)
+        return units._replace(loading=units.loading.at[2].set(jnp.nan)), log_ratio
+
+    monkeypatch.setattr(network_units, "_propose_read_outs", spoil_one)
+    counts = np.random.default_rng(0).poisson(1.0, (4, 20, 6))
+    module = load_model("low_rank_rnn_poisson")
+    arrays, _ = module.inputs(recording(time=0.01, counts=counts), rank=2)
+    seen = Seen.of(arrays["activity"], arrays["mask"])
+    chain = first_link(jax.random.key(0), *module.CONDITIONALS.begin(arrays))
+    step = jax.jit(lambda chain: sweep(chain, module.CONDITIONALS, seen, arrays, 0))
+    for _ in range(20):
+        chain, stats = step(chain)
+        assert not stats["failed_updates"]
+    assert [unit for unit, gain in enumerate(chain.parameters.gain) if gain == 1] == [2]
